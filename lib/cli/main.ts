@@ -1,0 +1,79 @@
+import { createRequire } from 'node:module';
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import { checkConfiguration } from '../config/check.js';
+import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
+import { ConfigError } from '../config/errors.js';
+import { modeOf } from '../config/paths.js';
+import { BackgroundProcess, startInBackground } from './daemonise.js';
+import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
+import { runDaemon } from './run-daemon.js';
+
+const say = (text: string): void => {
+  process.stdout.write(text);
+};
+const complain = (text: string): void => {
+  process.stderr.write(`virtproxyd: ${text}\n`);
+};
+
+/** The program: reads the command line and does what it says. Resolves with the exit status, unless a daemon runs on. */
+export async function main(args: readonly string[]): Promise<number | null> {
+  let line: CommandLine;
+  try {
+    line = parseCommandLine(args);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    complain(error.message);
+    process.stderr.write(`Try 'virtproxyd --help' for more information.\n`);
+    return 1;
+  }
+  if (line.help) {
+    say(usage);
+    return 0;
+  }
+  if (line.version) {
+    say(`virtproxyd (libvirt) ${packageVersion()}\n`);
+    return 0;
+  }
+  const options = configurationOptions(line);
+  if (line.checkConfig) {
+    const { ok, text } = checkConfiguration(options);
+    say(text.endsWith('\n') ? text : `${text}\n`);
+    return ok ? 0 : 1;
+  }
+  return serve(line, options);
+}
+
+async function serve(line: CommandLine, options: ConfigurationOptions): Promise<number | null> {
+  const background = BackgroundProcess.current();
+  try {
+    const configuration = readConfiguration(options);
+    if (line.daemon && background === null) return await startInBackground();
+    const pidFile = resolve(line.pidFile ?? configuration.paths.pidFile);
+    if (line.daemon) process.chdir('/');
+    await runDaemon({ ...line, configuration, pidFile });
+    background?.ready();
+    return null;
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const known = error instanceof ConfigError || 'code' in error;
+    complain(known ? error.message : (error.stack ?? error.message));
+    return 1;
+  }
+}
+
+function configurationOptions({ config }: CommandLine): ConfigurationOptions {
+  return {
+    mode: modeOf(process.geteuid?.() ?? 0),
+    ...(config === null ? {} : { configFile: config }),
+    env: process.env,
+    homeDirectory: homedir(),
+  };
+}
+
+function packageVersion(): string {
+  const { version } = createRequire(import.meta.url)('../../../package.json') as {
+    version: string;
+  };
+  return version;
+}

@@ -1,0 +1,115 @@
+import { readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { type ClusterFile, parseClusterIni } from './cluster-ini.js';
+import { ConfigError, type ConfigProblem, problemAt } from './errors.js';
+import { parseConf } from './grammar.js';
+import type { ConfSettings } from './keys.js';
+import {
+  CLUSTER_FILE_NAME,
+  defaultPaths,
+  type Environment,
+  type Mode,
+  type Paths,
+} from './paths.js';
+import { findConflicts, findDangers } from './rules.js';
+import { checkEntries } from './settings.js';
+
+/** Which configuration to read. */
+export interface ConfigurationOptions {
+  readonly mode: Mode;
+  /** From -f; relative to the current directory. It must exist, the default file need not. */
+  readonly configFile?: string | undefined;
+  /** Overrides the file beside virtproxyd.conf; relative to the current directory. It must exist. */
+  readonly clusterFile?: string | undefined;
+  readonly env: Environment;
+  readonly homeDirectory: string;
+}
+
+/** All settings of the daemon. Plain data, so that it can be sent to worker processes as JSON. */
+export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 'metrics' | 'log'> {
+  readonly mode: Mode;
+  /** The virtproxyd.conf that was read, or null if there is none. */
+  readonly confFile: string | null;
+  /** The cluster's ini file that was read, or null if there is none. */
+  readonly clusterFile: string | null;
+  readonly conf: ConfSettings;
+  /** With unix_sock_dir as `runDirectory` if that key is set, and the files in use. */
+  readonly paths: Paths;
+  /** Sentences for the administrator, each with file and, where it has one, line. */
+  readonly warnings: readonly string[];
+}
+
+/** A configuration together with everything that is wrong with it. */
+export interface InspectedConfiguration {
+  readonly configuration: Configuration;
+  readonly problems: readonly ConfigProblem[];
+}
+
+/** Reads and checks both files. Throws a ConfigError that holds every problem found in them. */
+export function readConfiguration(options: ConfigurationOptions): Configuration {
+  const { configuration, problems } = inspectConfiguration(options);
+  const [first, ...others] = problems;
+  if (first !== undefined) throw new ConfigError([first, ...others]);
+  return configuration;
+}
+
+/** Reads and checks both files; settings with a problem have their defaults. */
+export function inspectConfiguration(options: ConfigurationOptions): InspectedConfiguration {
+  const { mode, env, homeDirectory } = options;
+  const defaults = defaultPaths(mode, env, homeDirectory);
+  const configFile = resolve(options.configFile ?? defaults.configFile);
+  const clusterFile = resolve(options.clusterFile ?? join(dirname(configFile), CLUSTER_FILE_NAME));
+  const problems: ConfigProblem[] = [];
+  const read = (file: string, given: boolean): string | null => {
+    try {
+      return readFileSync(file, 'utf8');
+    } catch (error) {
+      const { code = 'unknown error' } = error as NodeJS.ErrnoException;
+      if (given || code !== 'ENOENT') problems.push(unreadable(file, code));
+      return null;
+    }
+  };
+
+  const confText = read(configFile, options.configFile !== undefined);
+  const statements = parseConf(confText ?? '', configFile);
+  const checked = checkEntries(statements.entries, configFile, mode);
+  const isWhole = statements.problems.length === 0;
+  problems.push(...statements.problems, ...checked.problems);
+  // A statement that could not be read may be the very one that a rule misses.
+  if (isWhole) problems.push(...findConflicts(checked, configFile, mode));
+
+  const clusterText = read(clusterFile, options.clusterFile !== undefined);
+  const cluster = parseClusterIni(clusterText ?? '', clusterFile);
+  problems.push(...cluster.problems);
+
+  const configuration: Configuration = {
+    mode,
+    confFile: confText === null ? null : configFile,
+    clusterFile: clusterText === null ? null : clusterFile,
+    conf: checked.conf,
+    cluster: cluster.cluster,
+    routes: cluster.routes,
+    metrics: cluster.metrics,
+    log: cluster.log,
+    paths: {
+      ...defaults,
+      configFile,
+      clusterFile,
+      runDirectory: checked.conf.unix_sock_dir ?? defaults.runDirectory,
+    },
+    warnings: [...checked.warnings, ...findDangers(checked, configFile, mode), ...cluster.warnings],
+  };
+  return { configuration, problems };
+}
+
+function unreadable(file: string, code: string): ConfigProblem {
+  const reason =
+    {
+      ENOENT: 'there is no such file',
+      EACCES: 'permission is denied',
+      EISDIR: 'it is a directory',
+      ENOTDIR: 'a part of its path is not a directory',
+    }[code] ?? code;
+  const sentence = `The configuration file cannot be read: ${reason}.`;
+  return problemAt('unreadable', { file, line: null, key: null }, sentence);
+}

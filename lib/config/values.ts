@@ -1,0 +1,140 @@
+import { availableParallelism } from 'node:os';
+import { isIP, isIPv6 } from 'node:net';
+import { isAbsolute } from 'node:path';
+
+/** A value that a key cannot have. The message continues a sentence that begins with the key. */
+export class ValueError extends Error {
+  override readonly name = 'ValueError';
+}
+
+/** The longest path that fits a UNIX socket address on Linux (unix(7)), in bytes. */
+const SOCKET_PATH_MAX = 107;
+
+/** In seconds: setTimeout ends at once when it is asked to wait longer than 2^31 ms. */
+const SECONDS_MAX = 2_000_000;
+
+const MIB = 1024 ** 2;
+
+/** Any text but the empty one. */
+export function text(value: string): string {
+  if (value === '') throw new ValueError('must not be empty: remove the line to have the default');
+  return value;
+}
+
+/** File modes as C programs write them, such as "0770". */
+export function octalMode(value: string): string {
+  if (!/^[0-7]{3,4}$/.test(value)) {
+    throw new ValueError(`must be an octal file mode such as "0770", not "${value}"`);
+  }
+  return value;
+}
+
+/** An absolute path. */
+export function absolutePath(value: string): string {
+  if (!isAbsolute(value)) throw new ValueError(`must be an absolute path, not "${value}"`);
+  return value;
+}
+
+/** An absolute path that can be the address of a UNIX socket. */
+export function socketPath(value: string): string {
+  return withRoomFor('', value);
+}
+
+/** The path of a daemon's read-write socket; the read-only one beside it has a longer address. */
+export function daemonSocket(value: string): string {
+  return withRoomFor('-ro', value);
+}
+
+/** A directory in which every socket of the proxy has a usable address. */
+export function socketDirectory(value: string): string {
+  return withRoomFor('/libvirt-admin-sock', value);
+}
+
+function withRoomFor(suffix: string, path: string): string {
+  const excess = Buffer.byteLength(absolutePath(path) + suffix) - SOCKET_PATH_MAX;
+  if (excess > 0) throw new ValueError(`is ${excess} bytes too long for a UNIX socket's address`);
+  return path;
+}
+
+/** An IP address or a host name. */
+export function host(value: string): string {
+  if (isIP(value) === 0 && !/^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?$/.test(value)) {
+    throw new ValueError(`must be an IP address or a host name, not "${value}"`);
+  }
+  return value;
+}
+
+/** A port number or the name of a service; whether the service is known shows when the socket is opened. */
+export function port(value: string): string {
+  const isNumber = /^[0-9]{1,5}$/.test(value) && Number(value) <= 65535;
+  const isName = /^[A-Za-z0-9-]+$/.test(value) && /[A-Za-z]/.test(value);
+  if (!isNumber && !isName) {
+    throw new ValueError(`must be a port from 0 to 65535 or a service name, not "${value}"`);
+  }
+  return value;
+}
+
+/** A UUID whose digits are not all the same. */
+export function uuid(value: string): string {
+  const digits = value.replaceAll('-', '').toLowerCase();
+  if (!/^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$/.test(value)) {
+    throw new ValueError(`must be a UUID such as uuidgen prints, not "${value}"`);
+  }
+  if (new Set(digits).size === 1) {
+    throw new ValueError(`must be a real UUID, not "${value}" with one digit throughout`);
+  }
+  return value;
+}
+
+/** Whole or fractional seconds from `least` on. */
+export function seconds(least: number): (value: string) => number {
+  return (value) => {
+    const time = /^[0-9]+(\.[0-9]+)?$/.test(value) ? Number(value) : NaN;
+    if (!(time >= least && time <= SECONDS_MAX)) {
+      throw new ValueError(`must be from ${least} to ${SECONDS_MAX} seconds, not "${value}"`);
+    }
+    return time;
+  };
+}
+
+/** Bytes, with K, M or G for powers of 1024: 0, or 64M and more, which a worker needs to live. */
+export function memoryLimit(value: string): number {
+  const [, digits, suffix = ''] = /^([0-9]+)([KMG]?)$/i.exec(value) ?? [];
+  const bytes = Number(digits ?? NaN) * 1024 ** ' KMG'.indexOf(suffix.toUpperCase() || ' ');
+  if (!(bytes === 0 || (bytes >= 64 * MIB && Number.isSafeInteger(bytes)))) {
+    throw new ValueError(`must be 0 or at least 64M (suffixes K, M and G), not "${value}"`);
+  }
+  return bytes;
+}
+
+/** The number of worker processes: 1 to 256, or `auto` for one a core but at most 4. */
+export function workerCount(value: string): number {
+  if (value === 'auto') return Math.min(availableParallelism(), 4);
+  const count = /^[0-9]+$/.test(value) ? Number(value) : NaN;
+  if (!(count >= 1 && count <= 256)) {
+    throw new ValueError(`must be auto or a number from 1 to 256, not "${value}"`);
+  }
+  return count;
+}
+
+/** `ADDRESS:PORT`, with an IPv6 address in brackets, or the absolute path of a UNIX socket. */
+export function listenAddress(value: string): string {
+  if (isAbsolute(value)) return socketPath(value);
+  const [, ipv6, other, number] = /^(?:\[(.+)\]|([^:[\]]+)):([0-9]+)$/.exec(value) ?? [];
+  const address = ipv6 ?? other;
+  if (address === undefined || number === undefined || (ipv6 !== undefined && !isIPv6(ipv6))) {
+    throw new ValueError(`must be ADDRESS:PORT or the absolute path of a socket, not "${value}"`);
+  }
+  host(address);
+  port(number);
+  return value;
+}
+
+/** One of the given words. */
+export function oneOf<const Word extends string>(words: readonly Word[]): (value: string) => Word {
+  return (value) => {
+    const found = words.find((word) => word === value);
+    if (found === undefined) throw new ValueError(`must be ${words.join(' or ')}, not "${value}"`);
+    return found;
+  };
+}

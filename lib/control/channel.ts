@@ -1,0 +1,64 @@
+import type { Duplex } from 'node:stream';
+
+/** A message longer than this many bytes cannot be ours. */
+const maxMessageLength = 16 * 1024 * 1024;
+
+const newline = 0x0a;
+
+/**
+ * Typed messages, one JSON value a line, over a duplex pipe. It outlives node's own IPC channel, which a worker
+ * gives up when it begins to drain.
+ */
+export class ControlChannel<Sent, Received> {
+  private partial: Buffer[] = [];
+  private partialLength = 0;
+
+  /** `onClosed` is called once, when the other end is gone or has sent what is no message. */
+  constructor(
+    private readonly pipe: Duplex,
+    private readonly onMessage: (message: Received) => void,
+    private readonly onClosed: () => void,
+  ) {
+    let told = false;
+    const closed = (): void => {
+      if (told) return;
+      told = true;
+      this.onClosed();
+    };
+    pipe.on('data', (chunk: Buffer) => this.received(chunk));
+    pipe.on('end', closed);
+    pipe.on('close', closed);
+    pipe.on('error', closed);
+  }
+
+  /** Messages to a closed channel are dropped: the other end is gone. */
+  send(message: Sent): void {
+    if (this.pipe.writable) this.pipe.write(JSON.stringify(message) + '\n');
+  }
+
+  /** Calls `done` once all messages sent so far are with the kernel. */
+  flush(done: () => void): void {
+    if (this.pipe.writable) this.pipe.write('', () => done());
+    else done();
+  }
+
+  close(): void {
+    this.pipe.destroy();
+  }
+
+  private received(chunk: Buffer): void {
+    let start = 0;
+    for (let end = chunk.indexOf(newline); end >= 0; end = chunk.indexOf(newline, start)) {
+      this.partial.push(chunk.subarray(start, end));
+      const line = Buffer.concat(this.partial).toString('utf8');
+      this.partial = [];
+      this.partialLength = 0;
+      start = end + 1;
+      if (line !== '') this.onMessage(JSON.parse(line) as Received);
+    }
+    if (start === chunk.length) return;
+    this.partial.push(chunk.subarray(start));
+    this.partialLength += chunk.length - start;
+    if (this.partialLength > maxMessageLength) this.pipe.destroy();
+  }
+}

@@ -1,0 +1,59 @@
+import type { Configuration } from '../config/configuration.js';
+import type { LogLevel, LogRecord } from '../logging/logger.js';
+
+/** All that primary and workers say to each other, as JSON values. */
+
+export const transports = ['unix', 'tcp', 'tls'] as const;
+export type Transport = (typeof transports)[number];
+
+export const authMethods = ['none', 'sasl', 'polkit'] as const;
+export type AuthMethod = (typeof authMethods)[number];
+
+/** Who is at the other end of a UNIX socket, as the kernel knew at the time of accepting. */
+export interface LocalPeer {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** Field 22 of /proc/PID/stat, clock ticks since boot, in decimal; null when the process is gone. */
+  readonly startTime: string | null;
+  readonly selinuxContext: string | null;
+}
+
+/** What a worker must know about a connection; travels with the socket over node's IPC channel. */
+export interface ClientIntroduction {
+  readonly kind: 'client';
+  /** Unique for the life of the primary. */
+  readonly id: number;
+  readonly transport: Transport;
+  readonly readOnly: boolean;
+  readonly auth: AuthMethod;
+  /** Set for UNIX sockets. */
+  readonly local: LocalPeer | null;
+  /** `address:port` of the far end, set for TCP and TLS. */
+  readonly remoteAddress: string | null;
+  /** `address:port` of our end, set for TCP and TLS. */
+  readonly localAddress: string | null;
+}
+
+/** Over the control channel, primary to worker. */
+export type PrimaryMessage =
+  | {
+      readonly kind: 'configure';
+      readonly configuration: Configuration;
+      readonly logLevel: LogLevel;
+    }
+  /** Close clients after at most `seconds` for replies to calls already forwarded, then end. */
+  | { readonly kind: 'stop'; readonly seconds: number }
+  /** Serve the clients there are until they leave, `seconds` at most (0: no limit), then end. */
+  | { readonly kind: 'drain'; readonly seconds: number }
+  | { readonly kind: 'closeClient'; readonly id: number }
+  | { readonly kind: 'logLevel'; readonly level: LogLevel };
+
+/** Over the control channel, worker to primary. */
+export type WorkerMessage =
+  | { readonly kind: 'ready' }
+  /** The socket has arrived: the primary may close its copy. */
+  | { readonly kind: 'taken'; readonly id: number }
+  | { readonly kind: 'loggedIn'; readonly id: number }
+  | { readonly kind: 'closed'; readonly id: number }
+  | { readonly kind: 'log'; readonly record: LogRecord };

@@ -1,0 +1,116 @@
+import { closeSync } from 'node:fs';
+import { isIPv6 } from 'node:net';
+import { unixAddress } from './datagram.js';
+import { lastErrno, systemError } from './error.js';
+import { libcFunction } from './library.js';
+
+const family = { unix: 1, ipv4: 2, ipv6: 10 } as const;
+// SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC
+const streamSocket = 1 | 0o4000 | 0o2000000;
+const option = {
+  reuseAddress: { level: 1, name: 2 },
+  ipv6Only: { level: 41, name: 26 },
+} as const;
+const duplicateCloseOnExec = 1030;
+
+const socket = libcFunction<(domain: number, type: number, protocol: number) => number>(
+  'int socket(int domain, int type, int protocol)',
+);
+const bind = libcFunction<(fd: number, address: Buffer, length: number) => number>(
+  'int bind(int fd, void *address, unsigned int length)',
+);
+const listen = libcFunction<(fd: number, backlog: number) => number>(
+  'int listen(int fd, int backlog)',
+);
+const setsockopt = libcFunction<
+  (fd: number, level: number, name: number, value: Buffer, length: number) => number
+>('int setsockopt(int fd, int level, int name, void *value, unsigned int length)');
+const fcntl = libcFunction<(fd: number, command: number, argument: number) => number>(
+  'int fcntl(int fd, int command, int argument)',
+);
+
+/**
+ * A listening UNIX socket bound to `path`. Node's own server would remove the path whenever it closes, even though
+ * somebody else still listens on the same socket.
+ * @throws {NativeError} EADDRINUSE, EACCES, ENOENT, ENAMETOOLONG, …
+ */
+export function listenOnPath(path: string, backlog: number): number {
+  return open(family.unix, unixAddress(path), `'${path}'`, backlog, []);
+}
+
+/**
+ * A listening TCP socket; IPv6 ones take no IPv4 connections.
+ * @throws {NativeError} EADDRINUSE, EADDRNOTAVAIL, EACCES, …
+ */
+export function listenOnAddress(address: string, port: number, backlog: number): number {
+  const subject = `'${isIPv6(address) ? `[${address}]` : address}:${port}'`;
+  return isIPv6(address)
+    ? open(family.ipv6, ipv6Address(address, port), subject, backlog, ['reuseAddress', 'ipv6Only'])
+    : open(family.ipv4, ipv4Address(address, port), subject, backlog, ['reuseAddress']);
+}
+
+/**
+ * Another descriptor for the same socket, closed in programs started later.
+ * @throws {NativeError} EBADF, EMFILE
+ */
+export function duplicate(fd: number): number {
+  const copy = fcntl(fd, duplicateCloseOnExec, 0);
+  if (copy < 0) throw systemError('fcntl(F_DUPFD_CLOEXEC)', `descriptor ${fd}`);
+  return copy;
+}
+
+function open(
+  domain: number,
+  address: Buffer,
+  subject: string,
+  backlog: number,
+  options: readonly (keyof typeof option)[],
+): number {
+  const fd = socket(domain, streamSocket, 0);
+  if (fd < 0) throw systemError('socket', subject);
+  const fail = (call: string): never => {
+    const errno = lastErrno();
+    closeSync(fd);
+    throw systemError(call, subject, errno);
+  };
+  const on = Buffer.alloc(4);
+  on.writeInt32LE(1);
+  for (const key of options) {
+    const { level, name } = option[key];
+    if (setsockopt(fd, level, name, on, on.length) !== 0) fail('setsockopt');
+  }
+  if (bind(fd, address, address.length) !== 0) fail('bind');
+  if (listen(fd, backlog) !== 0) fail('listen');
+  return fd;
+}
+
+/** struct sockaddr_in */
+function ipv4Address(address: string, port: number): Buffer {
+  const bytes = Buffer.alloc(16);
+  bytes.writeUInt16LE(family.ipv4, 0);
+  bytes.writeUInt16BE(port, 2);
+  address.split('.').forEach((part, index) => bytes.writeUInt8(Number(part), 4 + index));
+  return bytes;
+}
+
+/** struct sockaddr_in6, without scope */
+function ipv6Address(address: string, port: number): Buffer {
+  const bytes = Buffer.alloc(28);
+  bytes.writeUInt16LE(family.ipv6, 0);
+  bytes.writeUInt16BE(port, 2);
+  ipv6Groups(address).forEach((group, index) => bytes.writeUInt16BE(group, 8 + 2 * index));
+  return bytes;
+}
+
+/** The eight 16-bit groups of an IPv6 address, which may end in a dotted IPv4 one. */
+function ipv6Groups(address: string): number[] {
+  const plain = address.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, a, b, c, d) =>
+    [Number(a) * 256 + Number(b), Number(c) * 256 + Number(d)].map((n) => n.toString(16)).join(':'),
+  );
+  const [head = '', tail] = plain.split('::');
+  const groups = (text: string): number[] =>
+    text === '' ? [] : text.split(':').map((group) => parseInt(group, 16));
+  if (tail === undefined) return groups(head);
+  const [first, last] = [groups(head), groups(tail)];
+  return [...first, ...Array<number>(8 - first.length - last.length).fill(0), ...last];
+}

@@ -1,0 +1,81 @@
+import type { Worker as ClusterWorker } from 'node:cluster';
+import type { Duplex, Readable } from 'node:stream';
+import { createInterface } from 'node:readline';
+import { ControlChannel } from '../control/channel.js';
+import type { ClientIntroduction, PrimaryMessage, WorkerMessage } from '../control/messages.js';
+import type { SocketHandle } from '../transport/socket-stream.js';
+
+/** `spare`: forked, not configured; `draining`: takes no more clients. */
+export const workerStates = ['spare', 'starting', 'ready', 'draining', 'gone'] as const;
+export type WorkerState = (typeof workerStates)[number];
+
+/** What a worker process tells the pool. */
+export interface WorkerEvents {
+  message(worker: WorkerProcess, message: WorkerMessage): void;
+  /** A line on its standard error: node's or a library's own words, as when it crashes. */
+  complaint(worker: WorkerProcess, line: string): void;
+  gone(worker: WorkerProcess, how: string): void;
+}
+
+/** The primary's side of one worker process. */
+export class WorkerProcess {
+  state: WorkerState = 'spare';
+  /** Clients it has or is being handed. */
+  clients = 0;
+  private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
+
+  constructor(
+    private readonly process: ClusterWorker,
+    events: WorkerEvents,
+  ) {
+    const { stdio } = process.process;
+    this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
+      stdio[controlDescriptor] as unknown as Duplex,
+      (message) => events.message(this, message),
+      () => undefined,
+    );
+    createInterface({ input: stdio[2] as Readable }).on('line', (line) =>
+      events.complaint(this, line),
+    );
+    process.process.once('exit', (code, signal) => {
+      this.state = 'gone';
+      this.channel.close();
+      events.gone(this, signal === null ? `ended with status ${code}` : `was killed by ${signal}`);
+    });
+    // A worker that dies while a message is on its way to it is dealt with when it has exited.
+    process.on('error', () => undefined);
+  }
+
+  get pid(): number {
+    return this.process.process.pid ?? 0;
+  }
+
+  send(message: PrimaryMessage): void {
+    this.channel.send(message);
+  }
+
+  /** Hands over an accepted socket; our copy stays open until the worker says that it has its own. */
+  hand(introduction: ClientIntroduction, handle: SocketHandle): void {
+    this.clients++;
+    // Node sends its own raw handles as well as the wrapped ones its types name.
+    this.process.send(introduction, handle as never, undefined, () => undefined);
+  }
+
+  /** Leaves the cluster, so that throng forks a successor, and goes on serving its clients. */
+  drain(seconds: number): void {
+    if (this.state === 'draining' || this.state === 'gone') return;
+    this.state = 'draining';
+    this.send({ kind: 'drain', seconds });
+    this.process.disconnect();
+  }
+
+  kill(): void {
+    this.process.process.kill('SIGKILL');
+  }
+}
+
+/** The descriptor of the control channel in a worker's stdio. */
+const controlDescriptor = 4;
+
+/** A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel. */
+export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;

@@ -1,0 +1,108 @@
+/**
+ * The fixed part of a libvirt RPC frame: numbers, limits and access to the header's fields in place.
+ * Source: protocol description in README ("The wire"), libvirt's published protocol definition 11.3.0.
+ */
+
+export const program = {
+  remote: 0x20008086,
+  qemu: 0x20008087,
+  lxc: 0x00068000,
+  keepalive: 0x6b656570,
+  admin: 0x06900690,
+} as const;
+
+export const messageType = {
+  call: 0,
+  reply: 1,
+  message: 2,
+  stream: 3,
+  callWithFds: 4,
+  replyWithFds: 5,
+  streamHole: 6,
+} as const;
+
+export const status = { ok: 0, error: 1, continue: 2 } as const;
+
+/** The one version every program has. */
+export const programVersion = 1;
+
+/** Bytes of length word and header together; no frame is shorter. */
+export const headerLength = 28;
+
+/** Longest frame in bytes, the length word included. */
+export const maxFrameLength = 33_554_436;
+
+/** Longest frame in bytes a client may send before it has logged in. */
+export const maxFrameLengthBeforeLogin = 128 * 1024;
+
+/** Most descriptors one frame may announce. */
+export const maxDescriptors = 32;
+
+const at = { program: 4, version: 8, procedure: 12, type: 16, serial: 20, status: 24 } as const;
+
+/** Header fields, decoded. */
+export interface FrameHeader {
+  readonly program: number;
+  /** `programVersion` where it is not given. */
+  readonly version?: number;
+  readonly procedure: number;
+  readonly type: number;
+  readonly serial: number;
+  readonly status: number;
+}
+
+/** What an answer keeps of its call. libvirtd refuses a version it does not speak under that very version. */
+export type CallHeader = Pick<FrameHeader, 'program' | 'version' | 'procedure' | 'serial'>;
+
+export const programOf = (bytes: Buffer, start: number): number =>
+  bytes.readUInt32BE(start + at.program);
+export const versionOf = (bytes: Buffer, start: number): number =>
+  bytes.readUInt32BE(start + at.version);
+export const procedureOf = (bytes: Buffer, start: number): number =>
+  bytes.readUInt32BE(start + at.procedure);
+export const typeOf = (bytes: Buffer, start: number): number => bytes.readUInt32BE(start + at.type);
+export const serialOf = (bytes: Buffer, start: number): number =>
+  bytes.readUInt32BE(start + at.serial);
+export const statusOf = (bytes: Buffer, start: number): number =>
+  bytes.readUInt32BE(start + at.status);
+
+/** Builds a whole frame; `payload` is XDR, already padded. */
+export function encodeFrame(header: FrameHeader, payload?: Buffer): Buffer {
+  const length = headerLength + (payload?.length ?? 0);
+  const frame = Buffer.allocUnsafe(length);
+  frame.writeUInt32BE(length, 0);
+  frame.writeUInt32BE(header.program, at.program);
+  frame.writeUInt32BE(header.version ?? programVersion, at.version);
+  frame.writeUInt32BE(header.procedure, at.procedure);
+  frame.writeUInt32BE(header.type, at.type);
+  frame.writeUInt32BE(header.serial, at.serial);
+  frame.writeUInt32BE(header.status, at.status);
+  payload?.copy(frame, headerLength);
+  return frame;
+}
+
+/** The frame that answers a call. */
+export function encodeReply(call: CallHeader, payload?: Buffer): Buffer {
+  return encodeFrame({ ...call, type: messageType.reply, status: status.ok }, payload);
+}
+
+/** A call frame of the remote program. */
+export function encodeCall(procedure: number, serial: number, payload?: Buffer): Buffer {
+  return encodeFrame(
+    { program: program.remote, procedure, serial, type: messageType.call, status: status.ok },
+    payload,
+  );
+}
+
+/** Keepalive procedures: PING asks, PONG answers. Neither has a serial or a payload. */
+export const keepalive = { ping: 1, pong: 2 } as const;
+
+export function encodeKeepalive(procedure: number): Buffer {
+  return encodeFrame({
+    program: program.keepalive,
+    procedure,
+    type: messageType.message,
+    serial: 0,
+    status: status.ok,
+  });
+}

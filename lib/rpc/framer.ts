@@ -1,0 +1,177 @@
+import { headerLength, maxFrameLength } from './frame.js';
+
+/** A frame longer than this many bytes is passed on as its bytes arrive and never collected whole. */
+export const collectLimit = 256 * 1024;
+
+/**
+ * What a framer tells about the bytes it was given. `bytes` belongs to the caller of `push`: what a sink wants
+ * to keep beyond the call it copies.
+ */
+export interface FrameSink {
+  /** A whole frame lies in `bytes` from `start`, `length` bytes long. */
+  frame(bytes: Buffer, start: number, length: number): void;
+  /**
+   * The header of a frame above `collectLimit` lies in `bytes` from `start`; its bytes follow through `largeBytes`,
+   * the header first. `false` suspends the framer until `resume()`, which asks again.
+   */
+  largeFrame(bytes: Buffer, start: number, length: number): boolean;
+  /** The next bytes of the large frame; `last` with its final ones. */
+  largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void;
+}
+
+/** The peer announced a frame no peer may send. The connection cannot go on: where the next frame starts is unknown. */
+export class FrameLengthError extends Error {
+  readonly code = 'FRAME_LENGTH';
+  constructor(
+    readonly length: number,
+    readonly limit: number,
+  ) {
+    super(
+      `announced a frame of ${length} bytes, allowed are ${headerLength} to ${limit} at this point`,
+    );
+  }
+}
+
+const nothing = Buffer.alloc(0);
+
+/**
+ * Cuts a byte stream into frames. Frames that lie whole in a chunk are handed out where they are; a partial one
+ * is collected in memory that grows with the bytes that arrived, never with the length they announce.
+ */
+export class Framer {
+  /** Longest frame in bytes accepted; may be changed between frames. */
+  limit: number;
+  /** Bytes of an unfinished frame; from 0 to `heldEnd`. Replaced, never rewritten, once handed out. */
+  private held = nothing;
+  private heldEnd = 0;
+  /** Bytes of the current large frame still to come. */
+  private largeLeft = 0;
+  private suspended = false;
+  private stopped = false;
+
+  constructor(
+    private readonly sink: FrameSink,
+    limit: number = maxFrameLength,
+  ) {
+    this.limit = limit;
+  }
+
+  /** Inside a frame whose first bytes have been handed out or are held. */
+  get midFrame(): boolean {
+    return this.largeLeft > 0 || this.heldEnd > 0;
+  }
+
+  /** Inside a large frame whose first bytes have been handed out. */
+  get midLargeFrame(): boolean {
+    return this.largeLeft > 0;
+  }
+
+  /** Waiting for `resume()`; bytes pushed meanwhile are kept, so the source should be paused. */
+  get isSuspended(): boolean {
+    return this.suspended;
+  }
+
+  /** Takes the next bytes of the stream. Throws FrameLengthError. */
+  push(bytes: Buffer): void {
+    if (this.stopped) return;
+    if (this.suspended) this.hold(bytes, 0, bytes.length);
+    else if (this.heldEnd > 0) this.continueHeld(bytes);
+    else this.cut(bytes, 0);
+  }
+
+  /** Asks `largeFrame` again after it had refused. Throws FrameLengthError. */
+  resume(): void {
+    if (!this.suspended || this.stopped) return;
+    this.suspended = false;
+    const bytes = this.held.subarray(0, this.heldEnd);
+    this.forget();
+    this.cut(bytes, 0);
+  }
+
+  /** Drops everything held and ignores what comes; may be called from within the sink. */
+  stop(): void {
+    this.stopped = true;
+    this.forget();
+  }
+
+  private cut(bytes: Buffer, start: number): void {
+    const end = bytes.length;
+    while (start < end && !this.stopped) {
+      if (this.largeLeft > 0) {
+        start = this.passLarge(bytes, start);
+        continue;
+      }
+      if (end - start < 4) break;
+      const length = this.checkedLength(bytes, start);
+      if (length <= collectLimit) {
+        if (end - start < length) break;
+        this.sink.frame(bytes, start, length);
+        start += length;
+      } else {
+        if (end - start < headerLength) break;
+        if (!this.sink.largeFrame(bytes, start, length)) {
+          this.suspended = true;
+          break;
+        }
+        this.largeLeft = length;
+      }
+    }
+    if (start < end && !this.stopped) this.hold(bytes, start, end);
+  }
+
+  private passLarge(bytes: Buffer, start: number): number {
+    const end = Math.min(bytes.length, start + this.largeLeft);
+    this.largeLeft -= end - start;
+    this.sink.largeBytes(bytes, start, end, this.largeLeft === 0);
+    return end;
+  }
+
+  /** Completes the held frame with just the bytes it lacks, so that the rest of the chunk is used in place. */
+  private continueHeld(bytes: Buffer): void {
+    let used = 0;
+    if (this.heldEnd < 4) {
+      used = Math.min(4 - this.heldEnd, bytes.length);
+      this.hold(bytes, 0, used);
+      if (this.heldEnd < 4) return;
+    }
+    const length = this.checkedLength(this.held, 0);
+    const wanted = length <= collectLimit ? length : headerLength;
+    const more = Math.min(Math.max(wanted - this.heldEnd, 0), bytes.length - used);
+    this.hold(bytes, used, used + more);
+    used += more;
+    if (this.heldEnd < wanted) return;
+    const whole = this.held.subarray(0, this.heldEnd);
+    this.forget();
+    this.cut(whole, 0);
+    if (this.stopped) return;
+    if (this.suspended) this.hold(bytes, used, bytes.length);
+    else this.cut(bytes, used);
+  }
+
+  private checkedLength(bytes: Buffer, start: number): number {
+    const length = bytes.readUInt32BE(start);
+    if (length < headerLength || length > this.limit) {
+      this.stop();
+      throw new FrameLengthError(length, this.limit);
+    }
+    return length;
+  }
+
+  private hold(bytes: Buffer, start: number, end: number): void {
+    const needed = this.heldEnd + end - start;
+    if (needed > this.held.length) {
+      const grown = Buffer.allocUnsafeSlow(
+        Math.max(needed, 64, Math.floor(this.held.length * 1.5)),
+      );
+      this.held.copy(grown, 0, 0, this.heldEnd);
+      this.held = grown;
+    }
+    bytes.copy(this.held, this.heldEnd, start, end);
+    this.heldEnd = needed;
+  }
+
+  private forget(): void {
+    this.held = nothing;
+    this.heldEnd = 0;
+  }
+}

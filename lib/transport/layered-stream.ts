@@ -1,0 +1,70 @@
+import type { ByteStream, StreamListener } from './byte-stream.js';
+
+/** A security layer between a stream and its socket. Both directions throw when the layer is broken. */
+export interface SecurityLayer {
+  encode(bytes: Buffer): Buffer[];
+  decode(bytes: Buffer): Buffer;
+}
+
+/** A stream whose bytes pass through a security layer: SASL on plain TCP. */
+export class LayeredStream implements ByteStream {
+  private listener: StreamListener | null = null;
+
+  constructor(
+    private readonly inner: ByteStream,
+    private readonly layer: SecurityLayer,
+  ) {}
+
+  get queuedBytes(): number {
+    return this.inner.queuedBytes;
+  }
+
+  listen(listener: StreamListener): void {
+    this.listener = listener;
+    this.inner.listen({
+      bytes: (chunk) => this.received(chunk),
+      drained: () => listener.drained(),
+      closed: (error) => listener.closed(error),
+    });
+  }
+
+  write(chunk: Buffer): void {
+    try {
+      for (const packet of this.layer.encode(chunk)) this.inner.write(packet);
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  pause(): void {
+    this.inner.pause();
+  }
+
+  resume(): void {
+    this.inner.resume();
+  }
+
+  end(): void {
+    this.inner.end();
+  }
+
+  destroy(): void {
+    this.inner.destroy();
+  }
+
+  private received(chunk: Buffer): void {
+    let clear: Buffer;
+    try {
+      clear = this.layer.decode(chunk);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (clear.length > 0) this.listener?.bytes(clear);
+  }
+
+  private fail(error: unknown): void {
+    this.inner.destroy();
+    this.listener?.closed(error instanceof Error ? error : new Error(String(error)));
+  }
+}

@@ -1,0 +1,82 @@
+import type { ByteStream } from './byte-stream.js';
+
+/** Whoever writes frames into an outbox; used to tell writers apart. */
+export type Sender = object;
+
+/**
+ * The frames on their way into one stream. Frames that lie side by side in a chunk become one write; a large frame
+ * whose bytes are still arriving is never torn apart by another sender's frames.
+ */
+export class Outbox {
+  private run: Buffer | null = null;
+  private runStart = 0;
+  private runEnd = 0;
+  /** The sender in the middle of a large frame. */
+  private holder: Sender | null = null;
+  /** Frames of other senders, copied, until the large frame is through. Senders stop reading meanwhile. */
+  private deferred: Buffer[] = [];
+
+  /** Called when a large frame is through and others may send again. */
+  onReleased: () => void = () => undefined;
+
+  constructor(private readonly stream: ByteStream) {}
+
+  /** Bytes that the stream's peer has not taken yet. */
+  get queuedBytes(): number {
+    return this.stream.queuedBytes;
+  }
+
+  /** Whether a large frame of another sender is in the way. */
+  isBlockedFor(sender: Sender): boolean {
+    return this.holder !== null && this.holder !== sender;
+  }
+
+  /** Adds a frame that lies in `bytes`; the bytes are copied at the latest by `flush()`, which must follow. */
+  forward(sender: Sender, bytes: Buffer, start: number, end: number): void {
+    if (this.isBlockedFor(sender)) {
+      this.deferred.push(Buffer.from(bytes.subarray(start, end)));
+      return;
+    }
+    if (this.run === bytes && this.runEnd === start) {
+      this.runEnd = end;
+      return;
+    }
+    this.flush();
+    this.run = bytes;
+    this.runStart = start;
+    this.runEnd = end;
+  }
+
+  /** Sends a frame that was made for it and belongs to the outbox from now on. */
+  send(sender: Sender, frame: Buffer): void {
+    if (this.isBlockedFor(sender)) {
+      this.deferred.push(frame);
+      return;
+    }
+    this.flush();
+    this.stream.write(frame);
+  }
+
+  /** Claims the outbox for a large frame; false while another sender's is under way. */
+  claim(sender: Sender): boolean {
+    if (this.isBlockedFor(sender)) return false;
+    this.holder = sender;
+    return true;
+  }
+
+  /** Ends the claim after the large frame's last byte. */
+  release(): void {
+    this.holder = null;
+    this.flush();
+    for (const frame of this.deferred.splice(0)) this.stream.write(frame);
+    this.onReleased();
+  }
+
+  /** Hands the collected run to the stream. */
+  flush(): void {
+    const { run } = this;
+    if (run === null) return;
+    this.run = null;
+    this.stream.write(Buffer.from(run.subarray(this.runStart, this.runEnd)));
+  }
+}

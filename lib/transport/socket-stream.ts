@@ -1,0 +1,123 @@
+import { createConnection, Socket, type OnReadOpts } from 'node:net';
+import type { ByteStream, StreamListener } from './byte-stream.js';
+
+/**
+ * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and nobody else reads
+ * in between, since reading and the listener's call happen in one go.
+ */
+const readBuffer = Buffer.allocUnsafeSlow(64 * 1024);
+
+/** A socket the kernel gave us as a handle of node's, before a Socket was made of it. */
+export interface SocketHandle {
+  readonly fd: number;
+  close(): void;
+}
+
+/** The handle inside a socket, by which it can be handed to another process. Node's types do not name it. */
+export function handleOf(socket: Socket): SocketHandle {
+  return (socket as unknown as { readonly _handle: SocketHandle })._handle;
+}
+
+/** A UNIX or TCP socket as ByteStream. */
+export class SocketStream implements ByteStream {
+  private listener: StreamListener | null = null;
+
+  private constructor(private readonly socket: Socket) {
+    const closed = (error: Error | null): void => {
+      const { listener } = this;
+      this.listener = null;
+      listener?.closed(error);
+    };
+    socket.on('drain', () => this.listener?.drained());
+    socket.on('end', () => closed(null));
+    socket.on('error', closed);
+    socket.on('close', () => closed(null));
+  }
+
+  /** Makes a stream of a connection that another process accepted. It does not read before `listen()`. */
+  static accepted(handle: SocketHandle): SocketStream {
+    const reader = new Reader();
+    // `handle` is how node's own server makes a Socket of an accepted connection; its types do not name it.
+    const options = { handle, pauseOnCreate: true, onread: reader.options };
+    const stream = new SocketStream(new Socket(options as never));
+    reader.stream = stream;
+    return stream;
+  }
+
+  /** Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason. */
+  static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
+    signal.throwIfAborted();
+    const reader = new Reader();
+    const socket = createConnection({ path, onread: reader.options });
+    await new Promise<void>((resolve, reject) => {
+      const settle = (error?: Error): void => {
+        socket.off('connect', connected);
+        socket.off('error', settle);
+        signal.removeEventListener('abort', aborted);
+        if (error === undefined) {
+          resolve();
+        } else {
+          socket.destroy();
+          reject(error);
+        }
+      };
+      const connected = (): void => settle();
+      const aborted = (): void => settle(signal.reason as Error);
+      socket.once('connect', connected);
+      socket.once('error', settle);
+      signal.addEventListener('abort', aborted);
+    });
+    socket.pause();
+    const stream = new SocketStream(socket);
+    reader.stream = stream;
+    return stream;
+  }
+
+  get queuedBytes(): number {
+    return this.socket.writableLength;
+  }
+
+  listen(listener: StreamListener): void {
+    this.listener = listener;
+    this.socket.resume();
+  }
+
+  write(chunk: Buffer): void {
+    if (this.socket.writable) this.socket.write(chunk);
+  }
+
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    this.socket.resume();
+  }
+
+  end(): void {
+    this.listener = null;
+    this.socket.end(() => this.socket.destroy());
+  }
+
+  destroy(): void {
+    this.listener = null;
+    this.socket.destroy();
+  }
+
+  /** For the reader only. */
+  received(chunk: Buffer): void {
+    this.listener?.bytes(chunk);
+  }
+}
+
+/** Node wants the read callback before there is a socket to make a stream of. */
+class Reader {
+  stream: SocketStream | null = null;
+  readonly options: OnReadOpts = {
+    buffer: readBuffer,
+    callback: (length) => {
+      this.stream?.received(readBuffer.subarray(0, length));
+      return true;
+    },
+  };
+}

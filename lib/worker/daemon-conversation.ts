@@ -1,0 +1,72 @@
+import {
+  encodeCall,
+  headerLength,
+  messageType,
+  procedureOf,
+  program,
+  programOf,
+  serialOf,
+  status,
+  statusOf,
+  typeOf,
+} from '../rpc/frame.js';
+
+/** A daemon answered one of the proxy's own calls with an error; `payload` is its error struct. */
+export class DaemonRefusal extends Error {
+  readonly code = 'DAEMON_REFUSAL';
+  constructor(readonly payload: Buffer) {
+    super('the daemon answered with an error');
+  }
+}
+
+interface Question {
+  readonly procedure: number;
+  readonly serial: number;
+  readonly answered: (payload: Buffer) => void;
+  readonly failed: (error: Error) => void;
+}
+
+/**
+ * The proxy's own calls on a connection to a daemon, before the client's calls are relayed: one at a time, since a
+ * daemon may serve calls in parallel and each of these needs the one before.
+ */
+export class DaemonConversation {
+  private question: Question | null = null;
+  private serial = 0;
+
+  constructor(private readonly write: (frame: Buffer) => void) {}
+
+  /** Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given. */
+  ask(procedure: number, payload?: Buffer): Promise<Buffer> {
+    const serial = ++this.serial;
+    return new Promise((answered, failed) => {
+      this.question = { procedure, serial, answered, failed };
+      this.write(encodeCall(procedure, serial, payload));
+    });
+  }
+
+  /** Takes a frame from the daemon; what does not answer the question is not for anybody and dropped. */
+  frame(bytes: Buffer, start: number, length: number): void {
+    const { question } = this;
+    if (
+      question === null ||
+      programOf(bytes, start) !== program.remote ||
+      procedureOf(bytes, start) !== question.procedure ||
+      typeOf(bytes, start) !== messageType.reply ||
+      serialOf(bytes, start) !== question.serial
+    ) {
+      return;
+    }
+    this.question = null;
+    const payload = Buffer.from(bytes.subarray(start + headerLength, start + length));
+    if (statusOf(bytes, start) === status.ok) question.answered(payload);
+    else question.failed(new DaemonRefusal(payload));
+  }
+
+  /** Ends the conversation: the question under way, if any, fails with `error`. */
+  fail(error: Error): void {
+    const { question } = this;
+    this.question = null;
+    question?.failed(error);
+  }
+}

@@ -1,0 +1,35 @@
+import { getSystemErrorMap } from 'node:util';
+import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import type { Endpoint } from './daemon-directory.js';
+
+/** The daemon's socket cannot be connected to. The text is the one libvirt's own daemons give. */
+export class ConnectError extends RpcError {
+  constructor(
+    readonly daemon: string,
+    readonly path: string,
+    readonly reason: NodeJS.ErrnoException,
+  ) {
+    super(
+      errorCode.system,
+      errorDomain.rpc,
+      `Failed to connect socket to '${path}': ${systemErrorText(reason)}`,
+      Math.abs(reason.errno ?? -1),
+    );
+  }
+}
+
+/** What the client is told of calls whose daemon went away. */
+export function lostError({ daemon, path }: Endpoint, reason: string): RpcError {
+  return new RpcError(
+    errorCode.system,
+    errorDomain.rpc,
+    `Lost connection to ${daemon} at '${path}': ${reason}`,
+    5,
+  );
+}
+
+/** A system error's text as the C library prints it: node's own, beginning with a capital letter. */
+export function systemErrorText(error: NodeJS.ErrnoException): string {
+  const text = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno)?.[1];
+  return text === undefined ? error.message : text.charAt(0).toUpperCase() + text.slice(1);
+}

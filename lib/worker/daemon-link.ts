@@ -1,0 +1,328 @@
+import type { TypedParameter } from '../rpc/typed-parameters.js';
+import type { Logger } from '../logging/logger.js';
+import {
+  encodeKeepalive,
+  keepalive,
+  messageType,
+  procedureOf,
+  program,
+  programOf,
+  serialOf,
+  status,
+  statusOf,
+  typeOf,
+} from '../rpc/frame.js';
+import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
+import { procedureAt, procedureName } from '../rpc/procedures.js';
+import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import {
+  authType,
+  encodeIdentityArguments,
+  encodeOpenArguments,
+  procedure,
+  readAuthList,
+  type OpenArguments,
+} from '../rpc/session-messages.js';
+import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
+import { Outbox } from '../transport/outbox.js';
+import { CallTable, type PendingCall } from './call-table.js';
+import { DaemonConversation } from './daemon-conversation.js';
+import type { Endpoint } from './daemon-directory.js';
+import { ConnectError, lostError, systemErrorText } from './daemon-errors.js';
+import { ReadGate } from './read-gate.js';
+
+/** What a link needs of the relay it belongs to. */
+export interface LinkOwner {
+  /** A frame for the client. */
+  fromDaemon(link: DaemonLink, bytes: Buffer, start: number, end: number): void;
+  /** May the link begin a frame whose bytes are still arriving? If not, the relay calls `retry()` later. */
+  claimClient(link: DaemonLink): boolean;
+  /** The large frame that was claimed for is through. */
+  releaseClient(link: DaemonLink): void;
+  /** A call of the link was answered. */
+  answered(link: DaemonLink, call: PendingCall, succeeded: boolean): void;
+  /** A chunk from the daemon has been dealt with: time to send what was collected. */
+  turnEnded(link: DaemonLink): void;
+  /** The daemon takes bytes again. */
+  drained(link: DaemonLink): void;
+  /** The connection is gone, `reason` says why. `calls` and `streams` will get no answer from the daemon. */
+  lost(link: DaemonLink, reason: string, calls: PendingCall[], streams: PendingCall[]): void;
+}
+
+/** Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the system's error. */
+export type Connect = (endpoint: Endpoint, signal: AbortSignal) => Promise<ByteStream>;
+
+export const linkStates = ['opening', 'open', 'closed'] as const;
+export type LinkState = (typeof linkStates)[number];
+
+/** A hypervisor link may carry any call and any event, a secondary one those of its driver. */
+export type LinkRole = 'hypervisor' | 'secondary';
+
+/**
+ * One client's connection to one daemon. It opens it (log in, CONNECT_OPEN, identity), and from then on relays: frames
+ * go to the daemon through `forward`, what the daemon sends goes to the owner.
+ */
+export class DaemonLink implements FrameSink, StreamListener {
+  readonly calls = new CallTable();
+  /** Streams opened by a call and not yet ended by the daemon. */
+  private readonly streams = new CallTable();
+  private readonly framer = new Framer(this);
+  private readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
+  private readonly cancelled = new AbortController();
+  private stream: ByteStream | null = null;
+  private gate: ReadGate | null = null;
+  private box: Outbox | null = null;
+  private current: LinkState = 'opening';
+  /** The large frame arriving is for nobody. */
+  private skipping = false;
+  private warned = false;
+
+  constructor(
+    readonly endpoint: Endpoint,
+    readonly role: LinkRole,
+    private readonly owner: LinkOwner,
+    private readonly log: Logger,
+  ) {}
+
+  get state(): LinkState {
+    return this.current;
+  }
+
+  /** Bytes the daemon has not taken yet. */
+  get queuedBytes(): number {
+    return this.stream?.queuedBytes ?? 0;
+  }
+
+  /**
+   * Connects and opens. Each step waits for the reply of the one before, and no call of the client is forwarded before
+   * the daemon knows for whom. Rejects with an RpcError or a DaemonRefusal; the link is closed then.
+   */
+  async open(
+    connect: Connect,
+    opening: OpenArguments,
+    identity: readonly TypedParameter[],
+    timeoutSeconds: number,
+  ): Promise<void> {
+    const { endpoint } = this;
+    const timer = setTimeout(() => {
+      this.cancelled.abort(
+        new RpcError(
+          errorCode.system,
+          errorDomain.rpc,
+          `${endpoint.daemon} at '${endpoint.path}' did not answer within ${timeoutSeconds} seconds`,
+          110,
+        ),
+      );
+    }, timeoutSeconds * 1000);
+    const { signal } = this.cancelled;
+    signal.addEventListener('abort', () => this.conversation.fail(signal.reason as Error));
+    try {
+      await this.connect(connect, signal);
+      await this.logIn();
+      await this.conversation.ask(procedure.connectOpen, encodeOpenArguments(opening));
+      await this.conversation.ask(procedure.connectSetIdentity, encodeIdentityArguments(identity));
+      signal.throwIfAborted();
+      this.current = 'open';
+    } catch (error) {
+      this.close();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Forwards a whole call frame and remembers it until its reply. */
+  forwardCall(bytes: Buffer, start: number, end: number): void {
+    this.remember(bytes, start);
+    this.box?.forward(this.owner, bytes, start, end);
+  }
+
+  /** Forwards a frame that has no reply: stream data. */
+  forward(bytes: Buffer, start: number, end: number): void {
+    this.box?.forward(this.owner, bytes, start, end);
+  }
+
+  /** Remembers a call whose frame is forwarded in parts. */
+  remember(bytes: Buffer, start: number): void {
+    this.calls.add(programOf(bytes, start), procedureOf(bytes, start), serialOf(bytes, start));
+  }
+
+  /** Keeps the proxy's own frames out of a large one that is forwarded in parts, until `endLarge()`. */
+  beginLarge(): void {
+    this.box?.claim(this.owner);
+  }
+
+  endLarge(): void {
+    this.box?.release();
+  }
+
+  /** Sends what was forwarded since the last time. */
+  flush(): void {
+    this.box?.flush();
+  }
+
+  /** Stops reading from the daemon for a reason of the owner's. */
+  hold(reason: unknown): void {
+    this.gate?.close(reason);
+  }
+
+  release(reason: unknown): void {
+    this.gate?.open(reason);
+  }
+
+  /** The client can take a large frame again. */
+  retry(): void {
+    this.push(null);
+    if (!this.framer.isSuspended) this.release(this.framer);
+    this.owner.turnEnded(this);
+  }
+
+  /** Closes without telling the owner. */
+  close(): void {
+    if (this.current === 'closed') return;
+    this.current = 'closed';
+    this.cancelled.abort(new Error('the link was closed'));
+    this.framer.stop();
+    this.stream?.destroy();
+  }
+
+  frame(bytes: Buffer, start: number, length: number): void {
+    if (this.current !== 'open') {
+      this.conversation.frame(bytes, start, length);
+      return;
+    }
+    if (this.admit(bytes, start)) this.owner.fromDaemon(this, bytes, start, start + length);
+  }
+
+  largeFrame(bytes: Buffer, start: number): boolean {
+    if (this.current === 'open' && !this.owner.claimClient(this)) {
+      this.hold(this.framer);
+      return false;
+    }
+    this.skipping = this.current !== 'open' || !this.admit(bytes, start);
+    if (this.skipping && this.current === 'open') this.owner.releaseClient(this);
+    return true;
+  }
+
+  largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
+    if (this.skipping) return;
+    this.owner.fromDaemon(this, bytes, start, end);
+    if (last) this.owner.releaseClient(this);
+  }
+
+  bytes(chunk: Buffer): void {
+    this.push(chunk);
+    this.owner.turnEnded(this);
+  }
+
+  drained(): void {
+    this.owner.drained(this);
+  }
+
+  closed(error: Error | null): void {
+    const reason = error === null ? 'End of file while reading data' : systemErrorText(error);
+    const wasOpen = this.current === 'open';
+    this.conversation.fail(lostError(this.endpoint, reason));
+    if (this.current === 'closed') return;
+    this.close();
+    if (wasOpen) this.owner.lost(this, reason, this.calls.takeAll(), this.streams.takeAll());
+  }
+
+  /** In the middle of a large frame that the client has had part of. */
+  get midLargeFrame(): boolean {
+    return this.framer.midLargeFrame && !this.skipping;
+  }
+
+  private async connect(connect: Connect, signal: AbortSignal): Promise<void> {
+    const { daemon, path } = this.endpoint;
+    try {
+      this.stream = await connect(this.endpoint, signal);
+    } catch (error) {
+      if (signal.aborted) throw signal.reason as Error;
+      throw new ConnectError(daemon, path, error as NodeJS.ErrnoException);
+    }
+    this.gate = new ReadGate(this.stream);
+    this.box = new Outbox(this.stream);
+    this.stream.listen(this);
+  }
+
+  private async logIn(): Promise<void> {
+    const types = readAuthList(await this.conversation.ask(procedure.authList));
+    if (types.includes(authType.none) || types.length === 0) return;
+    if (types.includes(authType.polkit)) {
+      await this.conversation.ask(procedure.authPolkit);
+      return;
+    }
+    const { daemon, path } = this.endpoint;
+    throw new RpcError(
+      errorCode.authenticationFailed,
+      errorDomain.rpc,
+      `${daemon} at '${path}' asks for SASL on its own socket; set its auth_unix_rw and auth_unix_ro to "none" or "polkit"`,
+    );
+  }
+
+  /** Decides whether a frame of the daemon goes to the client, and keeps account of calls and streams. */
+  private admit(bytes: Buffer, start: number): boolean {
+    const type = typeOf(bytes, start);
+    const programNumber = programOf(bytes, start);
+    const number = procedureOf(bytes, start);
+    const serial = serialOf(bytes, start);
+    switch (type) {
+      case messageType.reply: {
+        if (!this.calls.take(programNumber, number, serial)) {
+          return this.refuse('a reply to no call', programNumber, number);
+        }
+        const succeeded = statusOf(bytes, start) === status.ok;
+        if (succeeded && procedureAt(programNumber, number)?.opensStream === true) {
+          this.streams.add(programNumber, number, serial);
+        }
+        this.owner.answered(this, { program: programNumber, procedure: number, serial }, succeeded);
+        return true;
+      }
+      case messageType.stream:
+        if (statusOf(bytes, start) !== status.continue) {
+          this.streams.take(programNumber, number, serial);
+        }
+        return true;
+      case messageType.streamHole:
+        return true;
+      case messageType.message:
+        return this.admitMessage(programNumber, number);
+      default:
+        return this.refuse(`a frame of type ${type}`, programNumber, number);
+    }
+  }
+
+  private admitMessage(programNumber: number, number: number): boolean {
+    if (programNumber === program.keepalive) {
+      if (number === keepalive.ping) this.box?.send(this, encodeKeepalive(keepalive.pong));
+      return false;
+    }
+    const event = procedureAt(programNumber, number);
+    if (this.role === 'secondary' && event !== undefined && event.route !== this.endpoint.driver) {
+      return this.refuse("another driver's event", programNumber, number);
+    }
+    return true;
+  }
+
+  private refuse(what: string, programNumber: number, number: number): false {
+    const { daemon, path } = this.endpoint;
+    const line = `${daemon} at '${path}' sent ${what} (${procedureName(programNumber, number)}): dropped`;
+    if (this.warned) this.log.debug(line);
+    else this.log.warning(line);
+    this.warned = true;
+    return false;
+  }
+
+  private push(chunk: Buffer | null): void {
+    try {
+      if (chunk === null) this.framer.resume();
+      else this.framer.push(chunk);
+    } catch (error) {
+      if (!(error instanceof FrameLengthError)) throw error;
+      const { daemon, path } = this.endpoint;
+      this.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
+      this.closed(error);
+    }
+  }
+}

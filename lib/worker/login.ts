@@ -1,0 +1,173 @@
+import { AuthenticationError } from '../auth/authentication-error.js';
+import { matchesAny } from '../auth/allow-list.js';
+import type { PolkitAuthority } from '../auth/polkit.js';
+import { polkitActions } from '../auth/polkit.js';
+import { SaslExchange, type SaslExchangeOptions, type SaslLayer } from '../auth/sasl.js';
+import type { ClientIntroduction } from '../control/messages.js';
+import { encodeReply, headerLength, messageType, procedureOf, typeOf } from '../rpc/frame.js';
+import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import {
+  authType,
+  encodeAuthList,
+  encodeInt,
+  encodeSaslReply,
+  encodeString,
+  procedure,
+  readSaslStart,
+  readSaslStep,
+} from '../rpc/session-messages.js';
+import { callOf, type PendingCall } from './call-table.js';
+
+/** The only answer to a failed login: why is for the log. */
+const authenticationFailed = new RpcError(
+  errorCode.authenticationFailed,
+  errorDomain.rpc,
+  'authentication failed',
+);
+
+const authenticationRequired = new RpcError(
+  errorCode.rpc,
+  errorDomain.rpc,
+  'authentication required',
+);
+
+/** What a login needs to know and whom to ask. */
+export interface LoginSettings {
+  readonly sasl: SaslExchangeOptions;
+  /** Globs for SASL user names; null lets any in. */
+  readonly allowedUsers: readonly string[] | null;
+  readonly polkit: () => PolkitAuthority;
+}
+
+/** What a login has shown. */
+export interface LoginResult {
+  readonly saslUserName: string | null;
+  /** What all bytes after the last reply pass through. */
+  readonly layer: SaslLayer | null;
+}
+
+/** The session that logs in. */
+export interface LoginClient {
+  answer(frame: Buffer): void;
+  loggedIn(result: LoginResult): void;
+  /** The login has failed for good; `reason` is for the log. */
+  refused(reason: string): void;
+  /** Aborts when the client is gone. */
+  readonly gone: AbortSignal;
+}
+
+/** The client's way in, before it may call anything but procedures 66 to 70. One step at a time. */
+export class Login {
+  private readonly method: ClientIntroduction['auth'];
+  private exchange: SaslExchange | null = null;
+  private busy = false;
+
+  constructor(
+    private readonly introduction: ClientIntroduction,
+    private readonly settings: LoginSettings,
+    private readonly client: LoginClient,
+  ) {
+    // The super user needs nobody's leave; asking polkit would only add a way to fail.
+    const { auth, local } = introduction;
+    this.method = auth === 'polkit' && local?.uid === 0 ? 'none' : auth;
+    client.gone.addEventListener('abort', () => this.exchange?.dispose());
+  }
+
+  frame(bytes: Buffer, start: number, length: number): void {
+    if (typeOf(bytes, start) !== messageType.call) return;
+    if (this.busy) {
+      this.client.refused('sent a call while a step of its login was under way');
+      return;
+    }
+    const call = callOf(bytes, start);
+    if (call.procedure < procedure.authList || call.procedure > procedure.authPolkit) {
+      this.client.answer(encodeErrorReply(call, authenticationRequired));
+      return;
+    }
+    // The payload outlives the chunk: steps are asynchronous.
+    const payload = Buffer.from(bytes.subarray(start + headerLength, start + length));
+    if (procedureOf(bytes, start) === procedure.authList) {
+      this.client.answer(encodeReply(call, encodeAuthList([authType[this.method]])));
+      if (this.method === 'none') this.client.loggedIn({ saslUserName: null, layer: null });
+      return;
+    }
+    this.busy = true;
+    this.step(call, payload).then(
+      () => {
+        this.busy = false;
+      },
+      (error: unknown) => {
+        if (this.client.gone.aborted) return;
+        this.client.answer(encodeErrorReply(call, authenticationFailed));
+        this.client.refused(reasonOf(error));
+      },
+    );
+  }
+
+  private async step(call: PendingCall, payload: Buffer): Promise<void> {
+    if (call.procedure === procedure.authPolkit) await this.askPolkit(call);
+    else if (this.method !== 'sasl') throw new Error('asked for SASL where it is not offered');
+    else if (call.procedure === procedure.authSaslInit) await this.initSasl(call);
+    else await this.stepSasl(call, payload);
+  }
+
+  private async askPolkit(call: PendingCall): Promise<void> {
+    const { local, readOnly } = this.introduction;
+    if (this.method !== 'polkit' || local === null) {
+      throw new Error('asked for polkit where it is not offered');
+    }
+    if (local.startTime === null) throw new Error('its process ended before it logged in');
+    const verdict = await this.settings.polkit().check({
+      action: readOnly ? polkitActions.monitor : polkitActions.manage,
+      pid: local.pid,
+      startTime: BigInt(local.startTime),
+      uid: local.uid,
+      signal: this.client.gone,
+    });
+    if (!verdict.authorized) throw new Error(verdict.reason);
+    this.client.answer(encodeReply(call, encodeInt(1)));
+    this.client.loggedIn({ saslUserName: null, layer: null });
+  }
+
+  private async initSasl(call: PendingCall): Promise<void> {
+    if (this.exchange !== null) throw new Error('began a second SASL exchange');
+    const exchange = await SaslExchange.open(this.settings.sasl);
+    if (this.client.gone.aborted) {
+      exchange.dispose();
+      return;
+    }
+    this.exchange = exchange;
+    this.client.answer(encodeReply(call, encodeString(exchange.mechanisms())));
+  }
+
+  private async stepSasl(call: PendingCall, payload: Buffer): Promise<void> {
+    const { exchange } = this;
+    if (exchange === null) throw new Error('sent SASL data before it asked for the mechanisms');
+    let result: Awaited<ReturnType<SaslExchange['step']>>;
+    if (call.procedure === procedure.authSaslStart) {
+      const { mechanism, data } = readSaslStart(payload);
+      result = await exchange.start(mechanism, data);
+    } else {
+      result = await exchange.step(readSaslStep(payload).data);
+    }
+    if (this.client.gone.aborted) return;
+    if (result.complete) this.checkUser(exchange);
+    this.client.answer(encodeReply(call, encodeSaslReply(result.complete, result.data)));
+    if (!result.complete) return;
+    this.client.loggedIn({ saslUserName: exchange.userName, layer: exchange.layer });
+  }
+
+  private checkUser({ userName }: SaslExchange): void {
+    const { allowedUsers } = this.settings;
+    if (allowedUsers === null || matchesAny(allowedUsers, userName)) return;
+    throw new AuthenticationError(
+      'rejected',
+      `SASL user ${userName} is not on sasl_allowed_username_list`,
+    );
+  }
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof AuthenticationError) return error.detail;
+  return error instanceof Error ? error.message : String(error);
+}

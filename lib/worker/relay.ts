@@ -1,0 +1,390 @@
+import type { TypedParameter } from '../rpc/typed-parameters.js';
+import type { Logger } from '../logging/logger.js';
+import {
+  encodeFrame,
+  messageType,
+  procedureOf,
+  program,
+  programOf,
+  status,
+  typeOf,
+} from '../rpc/frame.js';
+import { procedureAt, type SecondaryDriver } from '../rpc/procedures.js';
+import {
+  encodeErrorReply,
+  encodeStreamAbort,
+  errorCode,
+  errorDomain,
+  RpcError,
+} from '../rpc/rpc-error.js';
+import {
+  closeReason,
+  encodeInt,
+  openReadOnly,
+  procedure,
+  type OpenArguments,
+} from '../rpc/session-messages.js';
+import type { Outbox } from '../transport/outbox.js';
+import { callOf, type PendingCall } from './call-table.js';
+import { DaemonRefusal } from './daemon-conversation.js';
+import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
+import { ConnectError, lostError } from './daemon-errors.js';
+import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
+import { HeldCalls } from './held-calls.js';
+import type { ReadGate } from './read-gate.js';
+
+/** Bytes a daemon may be behind before the client is no longer read. */
+const daemonHighWater = 1024 * 1024;
+
+/** Bytes the client may be behind before its daemons are no longer read. */
+const clientHighWater = 256 * 1024;
+
+/** The client's side, as the relay sees it. */
+export interface RelayClient {
+  readonly outbox: Outbox;
+  readonly gate: ReadGate;
+  /** A large frame that was refused may be offered again. */
+  retryLarge(): void;
+  close(reason: string): void;
+}
+
+export interface RelaySettings {
+  readonly daemons: DaemonDirectory;
+  readonly connect: Connect;
+  readonly maxCalls: number;
+  readonly openTimeoutSeconds: number;
+  readonly identity: () => readonly TypedParameter[];
+}
+
+/** What a client's connection did, for the line at its end. */
+export interface RelayTotals {
+  calls: number;
+  errors: number;
+  readonly drivers: Set<string>;
+}
+
+/** A secondary daemon that is being opened, with the calls that wait for it. */
+interface Opening {
+  readonly link: DaemonLink;
+  readonly waiting: Buffer[];
+}
+
+/**
+ * The way of a client's frames to its daemons and back, from a successful CONNECT_OPEN on. Each call goes to the daemon
+ * that its procedure names; what a daemon sends goes to the client as it came.
+ */
+export class Relay implements LinkOwner {
+  readonly totals: RelayTotals = { calls: 0, errors: 0, drivers: new Set() };
+  private hypervisor: DaemonLink | null = null;
+  /** The hypervisor's link from its first step on. */
+  private opening: DaemonLink | null = null;
+  private readonly secondaries = new Map<SecondaryDriver, DaemonLink>();
+  private readonly openings = new Map<SecondaryDriver, Opening>();
+  /** Drivers without a daemon of their own here: the hypervisor's serves them. */
+  private readonly absent = new Set<SecondaryDriver>();
+  /** Drivers whose daemon was asked for events. */
+  private readonly eventDrivers = new Set<string>();
+  private readonly held: HeldCalls;
+  private inFlight = 0;
+  private flags = 0;
+  private closeCallback = false;
+  /** Where the large call or stream frame that is arriving goes; null when it is skipped. */
+  private largeTarget: DaemonLink | null = null;
+
+  constructor(
+    private readonly client: RelayClient,
+    private readonly settings: RelaySettings,
+    private readonly log: Logger,
+  ) {
+    this.held = new HeldCalls(client.gate);
+  }
+
+  /** Opens the hypervisor's daemon. Rejects with RpcError or DaemonRefusal. */
+  async open(endpoint: Endpoint, opening: OpenArguments): Promise<void> {
+    this.flags = opening.flags;
+    this.opening = new DaemonLink(endpoint, 'hypervisor', this, this.log);
+    this.hypervisor = await this.openLink(this.opening, opening);
+  }
+
+  /** Answers the calls that waited for an opening that failed. */
+  failHeld(error: RpcError): void {
+    while (!this.held.isEmpty) this.fail(this.held.next(), 0, error);
+  }
+
+  /** A whole call frame of the client. */
+  call(bytes: Buffer, start: number, end: number): void {
+    this.totals.calls++;
+    if (this.mustWait) this.held.add(bytes.subarray(start, end));
+    else this.dispatch(bytes, start, end);
+  }
+
+  /** A whole stream frame of the client: it belongs to a call that was answered, so it never waits. */
+  streamFrame(bytes: Buffer, start: number, end: number): void {
+    this.linkOf(bytes, start)?.forward(bytes, start, end);
+  }
+
+  /** The header of a large frame; false holds the client back until it can be taken. */
+  largeFrame(bytes: Buffer, start: number): boolean {
+    const isCall = typeOf(bytes, start) === messageType.call;
+    if (isCall && this.mustWait) return this.holdLarge();
+    const route = this.routeOf(bytes, start);
+    const link = this.linkFor(route);
+    if (link?.state === 'opening') return this.holdLarge();
+    this.largeTarget = link?.state === 'open' ? link : null;
+    if (isCall) this.beginLargeCall(bytes, start);
+    this.largeTarget?.beginLarge();
+    return true;
+  }
+
+  largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
+    this.largeTarget?.forward(bytes, start, end);
+    if (last) this.largeTarget?.endLarge();
+  }
+
+  /** A chunk from the client has been dealt with. */
+  clientTurnEnded(): void {
+    for (const link of this.links()) {
+      link.flush();
+      if (link.queuedBytes > daemonHighWater) this.client.gate.close(link);
+    }
+  }
+
+  /** The client has taken all that was queued for it. */
+  clientDrained(): void {
+    for (const link of this.links()) link.release(clientHighWater);
+  }
+
+  /** The client can be sent frames of other daemons again. */
+  clientReleased(): void {
+    for (const link of this.links()) link.retry();
+  }
+
+  /** Forwards calls that were held back, as far as the limit allows now. */
+  pump(): void {
+    while (
+      this.hypervisor !== null &&
+      this.inFlight < this.settings.maxCalls &&
+      !this.held.isEmpty
+    ) {
+      const frame = this.held.next();
+      this.dispatch(frame, 0, frame.length);
+    }
+    for (const link of this.links()) link.flush();
+    if (!this.mustWait) this.client.retryLarge();
+  }
+
+  /** Calls that were forwarded and not answered yet. */
+  get pendingCalls(): number {
+    return this.inFlight;
+  }
+
+  close(): void {
+    this.opening?.close();
+    for (const link of this.links()) link.close();
+    for (const { link } of this.openings.values()) link.close();
+    this.held.clear();
+  }
+
+  fromDaemon(link: DaemonLink, bytes: Buffer, start: number, end: number): void {
+    this.client.outbox.forward(link, bytes, start, end);
+  }
+
+  claimClient(link: DaemonLink): boolean {
+    return this.client.outbox.claim(link);
+  }
+
+  releaseClient(): void {
+    this.client.outbox.release();
+  }
+
+  answered(link: DaemonLink, call: PendingCall, succeeded: boolean): void {
+    this.inFlight--;
+    if (!succeeded) {
+      this.totals.errors++;
+      return;
+    }
+    if (call.procedure === procedure.connectRegisterCloseCallback) this.closeCallback = true;
+    if (call.procedure === procedure.connectUnregisterCloseCallback) this.closeCallback = false;
+    if (procedureAt(call.program, call.procedure)?.registersEvents === true) {
+      this.eventDrivers.add(link.endpoint.driver);
+    }
+  }
+
+  turnEnded(link: DaemonLink): void {
+    this.pump();
+    const { outbox } = this.client;
+    outbox.flush();
+    if (outbox.queuedBytes > clientHighWater) link.hold(clientHighWater);
+  }
+
+  drained(link: DaemonLink): void {
+    this.client.gate.open(link);
+  }
+
+  /**
+   * A daemon went away: its calls and streams end with an error that names it, and a client that asked to be told of
+   * its connection's end is told if it lost the hypervisor or events it had asked for. Its other daemons go on; a
+   * secondary one is opened again by the next call that needs it.
+   */
+  lost(link: DaemonLink, reason: string, calls: PendingCall[], streams: PendingCall[]): void {
+    const { daemon, path, driver } = link.endpoint;
+    this.log.warning(`lost connection to ${daemon} at '${path}': ${reason}`);
+    if (link.midLargeFrame) {
+      this.client.close(`${daemon} went away in the middle of a frame`);
+      return;
+    }
+    const error = lostError(link.endpoint, reason);
+    for (const call of calls) this.send(encodeErrorReply(call, error));
+    for (const stream of streams) this.send(encodeStreamAbort(stream, error));
+    this.inFlight -= calls.length;
+    this.totals.errors += calls.length;
+    if (link.role === 'secondary') this.secondaries.delete(driver as SecondaryDriver);
+    if (this.closeCallback && (link.role === 'hypervisor' || this.eventDrivers.has(driver))) {
+      this.send(connectionClosedEvent);
+    }
+    this.eventDrivers.delete(driver);
+    this.client.gate.open(link);
+    this.pump();
+  }
+
+  private get mustWait(): boolean {
+    return (
+      this.hypervisor === null || !this.held.isEmpty || this.inFlight >= this.settings.maxCalls
+    );
+  }
+
+  private dispatch(bytes: Buffer, start: number, end: number): void {
+    const route = this.routeOf(bytes, start);
+    const link = this.linkFor(route);
+    if (link?.state === 'open') {
+      this.inFlight++;
+      link.forwardCall(bytes, start, end);
+    } else if (link?.state === 'opening' && route !== 'hypervisor') {
+      this.inFlight++;
+      this.openings.get(route)?.waiting.push(Buffer.from(bytes.subarray(start, end)));
+    } else {
+      this.fail(bytes, start, closedError);
+    }
+  }
+
+  private beginLargeCall(bytes: Buffer, start: number): void {
+    this.totals.calls++;
+    if (this.largeTarget === null) {
+      this.fail(bytes, start, closedError);
+    } else {
+      this.inFlight++;
+      this.largeTarget.remember(bytes, start);
+    }
+  }
+
+  private holdLarge(): false {
+    this.client.gate.close(this);
+    return false;
+  }
+
+  private routeOf(bytes: Buffer, start: number): SecondaryDriver | 'hypervisor' {
+    const route = procedureAt(programOf(bytes, start), procedureOf(bytes, start))?.route;
+    return route === undefined || route === 'session' || this.isAbsent(route)
+      ? 'hypervisor'
+      : route;
+  }
+
+  private isAbsent(route: SecondaryDriver | 'hypervisor'): boolean {
+    return route !== 'hypervisor' && this.absent.has(route);
+  }
+
+  /** The link that serves a route; for a secondary driver used for the first time, one that is being opened. */
+  private linkFor(route: SecondaryDriver | 'hypervisor'): DaemonLink | null {
+    if (route === 'hypervisor') return this.hypervisor;
+    const known = this.secondaries.get(route) ?? this.openings.get(route)?.link;
+    if (known !== undefined) return known;
+    const { daemons } = this.settings;
+    const driver = this.hypervisor?.endpoint.driver ?? '';
+    const endpoint = daemons.secondary(driver, route, (this.flags & openReadOnly) !== 0);
+    if (endpoint === null) {
+      this.absent.add(route);
+      return this.hypervisor;
+    }
+    const link = new DaemonLink(endpoint, 'secondary', this, this.log);
+    this.openings.set(route, { link, waiting: [] });
+    this.openSecondary(route, link).catch((error: unknown) => this.client.close(String(error)));
+    return link;
+  }
+
+  /** The open link that a stream frame belongs to. */
+  private linkOf(bytes: Buffer, start: number): DaemonLink | null {
+    const route = this.routeOf(bytes, start);
+    return route === 'hypervisor' ? this.hypervisor : (this.secondaries.get(route) ?? null);
+  }
+
+  private async openSecondary(route: SecondaryDriver, link: DaemonLink): Promise<void> {
+    const { daemons } = this.settings;
+    let failure: unknown = null;
+    try {
+      const opening = { name: daemons.secondaryUri(route), flags: this.flags & openReadOnly };
+      this.secondaries.set(route, await this.openLink(link, opening));
+    } catch (error) {
+      failure = error;
+    }
+    const waiting = this.openings.get(route)?.waiting ?? [];
+    this.openings.delete(route);
+    this.inFlight -= waiting.length;
+    if (failure instanceof ConnectError && failure.reason.code === 'ENOENT') {
+      this.log.debug(`${failure.path} does not exist: the hypervisor's daemon serves ${route}`);
+      this.absent.add(route);
+      failure = null;
+    }
+    for (const frame of waiting) {
+      if (failure === null) this.dispatch(frame, 0, frame.length);
+      else this.fail(frame, 0, failure);
+    }
+    this.pump();
+  }
+
+  private async openLink(link: DaemonLink, opening: OpenArguments): Promise<DaemonLink> {
+    const { connect, identity, openTimeoutSeconds } = this.settings;
+    await link.open(connect, opening, identity(), openTimeoutSeconds);
+    this.totals.drivers.add(link.endpoint.driver);
+    return link;
+  }
+
+  /** Answers a call with an error, the daemon's own where it gave one. */
+  private fail(bytes: Buffer, start: number, error: unknown): void {
+    this.totals.errors++;
+    this.send(encodeFailure(callOf(bytes, start), error));
+  }
+
+  private send(frame: Buffer): void {
+    this.client.outbox.send(this, frame);
+  }
+
+  private *links(): Iterable<DaemonLink> {
+    if (this.hypervisor !== null) yield this.hypervisor;
+    yield* this.secondaries.values();
+  }
+}
+
+/** The reply that tells a client why its call failed. */
+export function encodeFailure(call: PendingCall, error: unknown): Buffer {
+  if (error instanceof DaemonRefusal) {
+    return encodeFrame({ ...call, type: messageType.reply, status: status.error }, error.payload);
+  }
+  if (error instanceof RpcError) return encodeErrorReply(call, error);
+  const text = error instanceof Error ? error.message : String(error);
+  return encodeErrorReply(call, new RpcError(errorCode.internal, errorDomain.rpc, text));
+}
+
+/** What calls get once the hypervisor's daemon is gone; the text is that of libvirt's own proxy. */
+const closedError = new RpcError(errorCode.internal, errorDomain.rpc, 'client socket is closed');
+
+/** libvirt's own proxy sends this event with serial 1. */
+const connectionClosedEvent = encodeFrame(
+  {
+    program: program.remote,
+    procedure: procedure.connectEventConnectionClosed,
+    type: messageType.message,
+    serial: 1,
+    status: status.ok,
+  },
+  encodeInt(closeReason.eof),
+);

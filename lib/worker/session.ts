@@ -1,0 +1,514 @@
+import type { Configuration } from '../config/configuration.js';
+import type { ClientIntroduction } from '../control/messages.js';
+import type { Logger } from '../logging/logger.js';
+import {
+  encodeKeepalive,
+  encodeReply,
+  headerLength,
+  keepalive,
+  maxFrameLength,
+  maxFrameLengthBeforeLogin,
+  messageType,
+  procedureOf,
+  program,
+  programOf,
+  programVersion,
+  status,
+  statusOf,
+  typeOf,
+  versionOf,
+} from '../rpc/frame.js';
+import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
+import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
+import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import {
+  encodeInt,
+  feature,
+  openReadOnly,
+  procedure,
+  readFeature,
+  readOpenArguments,
+} from '../rpc/session-messages.js';
+import { XdrError } from '../rpc/xdr-reader.js';
+import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
+import { LayeredStream } from '../transport/layered-stream.js';
+import { Outbox } from '../transport/outbox.js';
+import { callOf } from './call-table.js';
+import { parseConnectionUri } from './connection-uri.js';
+import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
+import type { Connect } from './daemon-link.js';
+import { describeIdentity, identityParameters, type Identity } from './identity.js';
+import { KeepaliveWatch } from './keepalive.js';
+import { Login, type LoginClient, type LoginResult, type LoginSettings } from './login.js';
+import { ReadGate } from './read-gate.js';
+import { encodeFailure, Relay, type RelayClient } from './relay.js';
+
+export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
+export type SessionState = (typeof sessionStates)[number];
+
+/** What all sessions of a worker share. */
+export interface SessionContext {
+  readonly configuration: Configuration;
+  readonly daemons: DaemonDirectory;
+  readonly connect: Connect;
+  /** The driver to open for an empty URI, or null when no daemon is there. */
+  readonly probe: (readOnly: boolean) => Promise<string | null>;
+  readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
+  readonly log: Logger;
+  readonly loggedIn: (session: Session) => void;
+  readonly closed: (session: Session) => void;
+}
+
+/** What was learned of the client before its first frame. */
+export interface Arrival {
+  readonly introduction: ClientIntroduction;
+  readonly stream: ByteStream;
+  /** Distinguished name of the client's certificate. */
+  readonly x509Name: string | null;
+  /** Strength of the TLS session in bits, 0 without TLS. */
+  readonly externalSsf: number;
+}
+
+/** How long the last bytes may take to reach a client that is being closed, in milliseconds. */
+const closingPatience = 2000;
+
+/** One client's connection, from its first frame to its end. */
+export class Session implements FrameSink, StreamListener, RelayClient, LoginClient {
+  readonly id: number;
+  outbox: Outbox;
+  gate: ReadGate;
+  private stream: ByteStream;
+  private state: SessionState = 'login';
+  private identity: Identity;
+  private readonly framer: Framer;
+  private readonly login: Login;
+  private readonly abort = new AbortController();
+  private readonly loginTimer: NodeJS.Timeout;
+  private readonly startedAt = Date.now();
+  private readonly readOnly: boolean;
+  private relay: Relay | null = null;
+  private watch: KeepaliveWatch | null = null;
+  private skipping = false;
+  private bytesIn = 0;
+
+  constructor(
+    private readonly arrival: Arrival,
+    private readonly context: SessionContext,
+  ) {
+    const { introduction, stream, x509Name, externalSsf } = arrival;
+    this.id = introduction.id;
+    this.readOnly = introduction.readOnly;
+    this.stream = stream;
+    this.outbox = new Outbox(stream);
+    this.gate = new ReadGate(stream);
+    this.identity = { local: introduction.local, saslUserName: null, x509Name };
+    this.framer = new Framer(this, maxFrameLengthBeforeLogin);
+    this.login = new Login(introduction, context.login(introduction, externalSsf), this);
+    const seconds = context.configuration.cluster.login_timeout;
+    this.loginTimer = setTimeout(() => {
+      this.close(`did not log in and open within ${seconds} seconds (login_timeout)`);
+    }, seconds * 1000);
+  }
+
+  /** Begins to read. A client whose socket asks for no login is in at once. */
+  start(): void {
+    if (this.arrival.introduction.auth === 'none') {
+      this.loggedIn({ saslUserName: null, layer: null });
+    }
+    this.stream.listen(this);
+  }
+
+  /** Aborts when the client is gone. */
+  get gone(): AbortSignal {
+    return this.abort.signal;
+  }
+
+  /** Calls forwarded to daemons and not answered yet. */
+  get pendingCalls(): number {
+    return this.relay?.pendingCalls ?? 0;
+  }
+
+  /** Who the client is, for log lines. */
+  get description(): string {
+    const { id, transport, remoteAddress } = this.arrival.introduction;
+    const who = describeIdentity(this.identity);
+    return `client ${id} (${[transport, remoteAddress, who].filter(Boolean).join(', ')})`;
+  }
+
+  /** To be called about once a second. */
+  tick(now: number): void {
+    if (this.watch === null || this.gate.isClosed) return;
+    switch (this.watch.step(now)) {
+      case 'ping':
+        this.answer(encodeKeepalive(keepalive.ping));
+        break;
+      case 'give up':
+        this.close('no answer to keepalive');
+        break;
+      case 'nothing':
+        break;
+    }
+  }
+
+  /** Takes no more calls, while replies to those already forwarded still go out. */
+  stopCalls(): void {
+    this.gate.close('stopping');
+  }
+
+  /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
+  close(reason: string): void {
+    if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closing')) return;
+    this.logEnd(reason);
+    this.release();
+    this.outbox.flush();
+    this.stream.end();
+    setTimeout(() => this.stream.destroy(), closingPatience).unref();
+    this.transition(['closing'], 'closed');
+    this.context.closed(this);
+  }
+
+  // The client's stream
+
+  bytes(chunk: Buffer): void {
+    this.bytesIn += chunk.length;
+    this.watch?.heard(performance.now());
+    try {
+      this.framer.push(chunk);
+    } catch (error) {
+      if (!(error instanceof FrameLengthError)) throw error;
+      this.close(error.message);
+      return;
+    }
+    this.relay?.clientTurnEnded();
+    this.outbox.flush();
+  }
+
+  drained(): void {
+    this.relay?.clientDrained();
+  }
+
+  closed(error: Error | null): void {
+    this.close(error === null ? 'the client left' : error.message);
+  }
+
+  // Frames
+
+  frame(bytes: Buffer, start: number, length: number): void {
+    if (this.isKeepalive(bytes, start)) return;
+    if (this.state !== 'login') {
+      if (this.isValid(bytes, start)) this.route(bytes, start, length);
+    } else if (!this.asksForKeepalive(bytes, start, length)) {
+      this.login.frame(bytes, start, length);
+    }
+  }
+
+  largeFrame(bytes: Buffer, start: number): boolean {
+    this.skipping = !this.isValid(bytes, start);
+    if (this.skipping) return true;
+    const call = callOf(bytes, start);
+    const isOwn = call.program === program.remote && ownProcedures.has(call.procedure);
+    if (this.relay === null || this.state !== 'open' || isOwn) {
+      this.skipping = true;
+      this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
+      return true;
+    }
+    return this.relay.largeFrame(bytes, start);
+  }
+
+  largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
+    if (!this.skipping) this.relay?.largeBytes(bytes, start, end, last);
+  }
+
+  retryLarge(): void {
+    if (!this.framer.isSuspended) return;
+    this.framer.resume();
+    if (this.relay !== null && !this.framer.isSuspended) this.gate.open(this.relay);
+  }
+
+  // The login
+
+  answer(frame: Buffer): void {
+    this.outbox.send(this, frame);
+  }
+
+  loggedIn({ saslUserName, layer }: LoginResult): void {
+    if (!this.transition(['login'], 'loggedIn')) return;
+    this.identity = { ...this.identity, saslUserName };
+    this.framer.limit = maxFrameLength;
+    if (layer !== null) this.addLayer(layer);
+    this.context.loggedIn(this);
+  }
+
+  refused(reason: string): void {
+    this.context.log.warning(`${this.description}: login failed: ${reason}`);
+    this.close('login failed');
+  }
+
+  /** The only place that changes the state; false when the change does not fit. */
+  private transition(from: readonly SessionState[], to: SessionState): boolean {
+    if (!from.includes(this.state)) return false;
+    const { log } = this.context;
+    if (log.debugging) log.debug(`${this.description}: ${this.state} -> ${to}`);
+    this.state = to;
+    return true;
+  }
+
+  /** Whatever follows passes through the layer; bytes that came in clear behind the login do not count as such. */
+  private addLayer(layer: NonNullable<LoginResult['layer']>): void {
+    if (this.framer.midFrame) {
+      this.close('sent bytes outside the SASL layer');
+      return;
+    }
+    this.stream = new LayeredStream(this.stream, layer);
+    this.outbox = new Outbox(this.stream);
+    this.gate = new ReadGate(this.stream);
+    this.stream.listen(this);
+  }
+
+  private isKeepalive(bytes: Buffer, start: number): boolean {
+    if (programOf(bytes, start) !== program.keepalive) return false;
+    if (
+      versionOf(bytes, start) === programVersion &&
+      typeOf(bytes, start) === messageType.message &&
+      procedureOf(bytes, start) === keepalive.ping
+    ) {
+      this.answer(encodeKeepalive(keepalive.pong));
+    }
+    return true;
+  }
+
+  /** Sorts out what no daemon should see: answers calls that are wrong, drops all else. */
+  private isValid(bytes: Buffer, start: number): boolean {
+    const type = typeOf(bytes, start);
+    const known = isForwardedProgram(programOf(bytes, start));
+    const valid = known && versionOf(bytes, start) === programVersion;
+    if (type === messageType.stream || type === messageType.streamHole) return valid;
+    if (type !== messageType.call && type !== messageType.callWithFds) return false;
+    const fault = !valid
+      ? `Cannot find program ${programOf(bytes, start)} version ${versionOf(bytes, start)}`
+      : statusOf(bytes, start) !== status.ok
+        ? `Unexpected message status ${statusOf(bytes, start)}`
+        : null;
+    if (fault === null) return true;
+    this.answer(
+      encodeErrorReply(callOf(bytes, start), new RpcError(errorCode.rpc, errorDomain.rpc, fault)),
+    );
+    return false;
+  }
+
+  private route(bytes: Buffer, start: number, length: number): void {
+    const { relay } = this;
+    const type = typeOf(bytes, start);
+    if (type === messageType.stream || type === messageType.streamHole) {
+      relay?.streamFrame(bytes, start, start + length);
+      return;
+    }
+    if (this.isOwnCall(bytes, start, length) || !this.takesDescriptors(bytes, start, length))
+      return;
+    if (this.state === 'opening' || this.state === 'open') {
+      relay?.call(bytes, start, start + length);
+      return;
+    }
+    const call = callOf(bytes, start);
+    const known = procedureAt(call.program, call.procedure) !== undefined;
+    this.answer(encodeErrorReply(call, known ? notOpen : unknownProcedure(call.procedure)));
+  }
+
+  /** Answers the calls that are for the proxy itself; false for those of the daemons. */
+  private isOwnCall(bytes: Buffer, start: number, length: number): boolean {
+    if (programOf(bytes, start) !== program.remote) return false;
+    const number = procedureOf(bytes, start);
+    if (!ownProcedures.has(number)) return false;
+    const call = callOf(bytes, start);
+    const payload = bytes.subarray(start + headerLength, start + length);
+    try {
+      switch (number) {
+        case procedure.connectOpen:
+          this.open(call, payload);
+          return true;
+        case procedure.connectClose:
+          this.answer(encodeReply(call));
+          this.close('the client closed it');
+          return true;
+        case procedure.connectSupportsFeature:
+          return this.answerFeature(call, readFeature(payload));
+        case procedure.connectSetIdentity:
+          if (this.mayActForOthers) return false;
+          throw identityDenied;
+        default:
+          this.login.frame(bytes, start, length);
+          return true;
+      }
+    } catch (error) {
+      if (!(error instanceof XdrError) && !(error instanceof RpcError)) throw error;
+      this.answer(encodeFailure(call, error instanceof XdrError ? undecodable : error));
+      return true;
+    }
+  }
+
+  /** The one question besides the login's own that a client may ask before it is in. */
+  private asksForKeepalive(bytes: Buffer, start: number, length: number): boolean {
+    return (
+      procedureOf(bytes, start) === procedure.connectSupportsFeature &&
+      this.isValid(bytes, start) &&
+      this.isOwnCall(bytes, start, length)
+    );
+  }
+
+  private answerFeature(call: ReturnType<typeof callOf>, number: number): boolean {
+    if (number === feature.programKeepalive) {
+      this.watch ??= new KeepaliveWatch(
+        {
+          interval: this.context.configuration.conf.keepalive_interval,
+          count: this.context.configuration.conf.keepalive_count,
+        },
+        performance.now(),
+      );
+    } else if (this.state !== 'open' || !(number in ownFeatures)) {
+      return false;
+    }
+    this.answer(encodeReply(call, encodeInt(ownFeatures[number] ?? 0)));
+    return true;
+  }
+
+  /** Root may speak for others, as a proxy in front of this one does. */
+  private get mayActForOthers(): boolean {
+    return this.identity.local?.uid === 0;
+  }
+
+  /** Descriptors cannot be relayed yet: calls that bring or fetch them are refused, never half done. */
+  private takesDescriptors(bytes: Buffer, start: number, length: number): boolean {
+    const call = callOf(bytes, start);
+    if (typeOf(bytes, start) === messageType.callWithFds) {
+      const count = length < headerLength + 4 ? -1 : bytes.readUInt32BE(start + headerLength);
+      if (count === 0) return true;
+      this.close('sent a call with descriptors without having asked whether they can be passed');
+      return false;
+    }
+    if (procedureAt(call.program, call.procedure)?.descriptors !== 'reply') return true;
+    this.answer(encodeErrorReply(call, noDescriptors));
+    return false;
+  }
+
+  private open(call: ReturnType<typeof callOf>, payload: Buffer): void {
+    const { name, flags } = readOpenArguments(payload);
+    if (!this.transition(['loggedIn'], 'opening')) throw alreadyOpen;
+    const { configuration, daemons, connect, log } = this.context;
+    const relay = new Relay(
+      this,
+      {
+        daemons,
+        connect,
+        maxCalls: configuration.conf.max_client_requests,
+        openTimeoutSeconds: configuration.cluster.open_timeout,
+        identity: () => identityParameters(this.identity),
+      },
+      log,
+    );
+    this.relay = relay;
+    this.outbox.onReleased = () => relay.clientReleased();
+    const openFlags = this.readOnly ? flags | openReadOnly : flags;
+    this.openRelay(relay, name ?? '', openFlags).then(
+      () => {
+        if (!this.transition(['opening'], 'open')) return;
+        clearTimeout(this.loginTimer);
+        this.answer(encodeReply(call));
+        relay.pump();
+      },
+      (error: unknown) => {
+        if (!this.transition(['opening'], 'loggedIn')) return;
+        this.relay = null;
+        log.warning(`${this.description}: cannot open '${name ?? ''}': ${describeFailure(error)}`);
+        this.answer(encodeFailure(call, error));
+        relay.failHeld(notOpen);
+      },
+    );
+  }
+
+  private async openRelay(relay: Relay, name: string, flags: number): Promise<void> {
+    const readOnly = (flags & openReadOnly) !== 0;
+    const { daemons } = this.context;
+    let endpoint: Endpoint;
+    let uri: string;
+    if (name === '') {
+      const driver = await this.context.probe(readOnly);
+      if (driver === null) throw noDaemon(daemons.probed);
+      endpoint = daemons.endpoint(driver, readOnly);
+      uri = `${driver}:///${this.context.configuration.mode}`;
+    } else {
+      const target = parseConnectionUri(name);
+      endpoint = daemons.endpoint(target.driver, readOnly);
+      ({ uri } = target);
+    }
+    await relay.open(endpoint, { name: uri, flags });
+  }
+
+  private release(): void {
+    clearTimeout(this.loginTimer);
+    this.abort.abort();
+    this.framer.stop();
+    this.relay?.close();
+  }
+
+  private logEnd(reason: string): void {
+    const { log } = this.context;
+    const seconds = ((Date.now() - this.startedAt) / 1000).toFixed(3);
+    const totals = this.relay?.totals;
+    const work =
+      totals === undefined
+        ? 'nothing opened'
+        : `${totals.calls} calls and ${totals.errors} errors with ${[...totals.drivers].join(', ')}`;
+    log.info(`${this.description}: ${work}, ${this.bytesIn} bytes in, ${seconds} s: ${reason}`);
+  }
+}
+
+/** Calls that the proxy answers itself. */
+const ownProcedures: ReadonlySet<number> = new Set([
+  procedure.connectOpen,
+  procedure.connectClose,
+  procedure.connectSupportsFeature,
+  procedure.connectSetIdentity,
+  procedure.authList,
+  procedure.authSaslInit,
+  procedure.authSaslStart,
+  procedure.authSaslStep,
+  procedure.authPolkit,
+]);
+
+/** Features of the server side itself; all others are the driver's. */
+const ownFeatures: Readonly<Record<number, 0 | 1>> = {
+  [feature.fdPassing]: 0,
+  [feature.programKeepalive]: 1,
+  [feature.remoteEventCallback]: 1,
+  [feature.remoteCloseCallback]: 1,
+};
+
+const notOpen = new RpcError(errorCode.internal, errorDomain.rpc, 'hypervisor connection not open');
+const alreadyOpen = new RpcError(errorCode.internal, errorDomain.rpc, 'connection already open');
+const undecodable = new RpcError(
+  errorCode.rpc,
+  errorDomain.rpc,
+  'Unable to decode message payload',
+);
+const identityDenied = new RpcError(
+  errorCode.accessDenied,
+  errorDomain.rpc,
+  'only root may act for another identity',
+);
+const noDescriptors = new RpcError(
+  errorCode.operationUnsupported,
+  errorDomain.rpc,
+  'file descriptors cannot be passed through this proxy',
+);
+const unknownProcedure = (number: number): RpcError =>
+  new RpcError(errorCode.rpc, errorDomain.rpc, `unknown procedure: ${number}`);
+const noDaemon = (probed: readonly string[]): RpcError =>
+  new RpcError(
+    errorCode.noConnection,
+    errorDomain.rpc,
+    `an empty URI: no daemon of ${probed.join(', ')} is listening`,
+  );
+
+function describeFailure(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

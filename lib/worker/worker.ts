@@ -1,0 +1,154 @@
+import { PolkitAuthority } from '../auth/polkit.js';
+import type { Configuration } from '../config/configuration.js';
+import type { ControlChannel } from '../control/channel.js';
+import type { ClientIntroduction, PrimaryMessage, WorkerMessage } from '../control/messages.js';
+import { Logger, type LogLevel } from '../logging/logger.js';
+import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
+import { DaemonDirectory } from './daemon-directory.js';
+import { Session, type SessionContext } from './session.js';
+import { SessionDaemons } from './session-daemon.js';
+
+/** Milliseconds between looks at all sessions' silence. */
+const tickInterval = 1000;
+
+/** Milliseconds that workers and daemons that are polled are left in peace. */
+const pollInterval = 20;
+
+type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
+
+/** All sessions of one worker process, and what they share. */
+export class Worker {
+  private readonly sessions = new Map<number, Session>();
+  private readonly threshold: { level: LogLevel };
+  private readonly log: Logger;
+  private readonly context: SessionContext;
+  private polkit: PolkitAuthority | null = null;
+  private ending = false;
+
+  constructor(
+    configuration: Configuration,
+    logLevel: LogLevel,
+    private readonly channel: Channel,
+  ) {
+    this.threshold = { level: logLevel };
+    this.log = new Logger('worker', this.threshold, (record) => {
+      channel.send({ kind: 'log', record });
+    });
+    this.context = this.makeContext(configuration);
+    setInterval(() => {
+      const now = performance.now();
+      for (const session of this.sessions.values()) session.tick(now);
+    }, tickInterval).unref();
+  }
+
+  /** A message of the primary. */
+  told(message: PrimaryMessage): void {
+    switch (message.kind) {
+      case 'logLevel':
+        this.threshold.level = message.level;
+        break;
+      case 'closeClient':
+        this.sessions.get(message.id)?.close('closed by the administrator');
+        break;
+      case 'stop':
+        void this.stop(message.seconds);
+        break;
+      case 'drain':
+        void this.drain(message.seconds);
+        break;
+      case 'configure':
+        break;
+    }
+  }
+
+  /** A socket that the primary accepted. */
+  handed(message: unknown, handle: unknown): void {
+    const introduction = message as ClientIntroduction;
+    const { id } = introduction;
+    this.channel.send({ kind: 'taken', id });
+    if (handle === undefined || handle === null) {
+      // The client left while its socket was on the way.
+      this.channel.send({ kind: 'closed', id });
+      return;
+    }
+    const stream = SocketStream.accepted(handle as SocketHandle);
+    const session = new Session(
+      { introduction, stream, x509Name: null, externalSsf: 0 },
+      this.context,
+    );
+    this.sessions.set(id, session);
+    session.start();
+  }
+
+  private makeContext(configuration: Configuration): SessionContext {
+    const { log } = this;
+    const daemons = new DaemonDirectory(configuration);
+    const starter =
+      configuration.mode === 'session' ? new SessionDaemons(process.env, log.for('daemon')) : null;
+    return {
+      configuration,
+      daemons,
+      connect: (endpoint, signal) =>
+        starter === null
+          ? SocketStream.connect(endpoint.path, signal)
+          : starter.connect(endpoint, signal),
+      probe: async (readOnly) =>
+        (await daemons.probe(readOnly)) ??
+        daemons.probed.find((driver) => starter?.find(`virt${driver}d`) != null) ??
+        null,
+      login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
+        sasl: {
+          transport,
+          externalSsf,
+          minSsf: configuration.conf.tcp_min_ssf,
+          localAddress: localAddress ?? undefined,
+          remoteAddress: remoteAddress ?? undefined,
+        },
+        allowedUsers: configuration.conf.sasl_allowed_username_list,
+        polkit: () => (this.polkit ??= new PolkitAuthority()),
+      }),
+      log: log.for('session'),
+      loggedIn: ({ id }) => {
+        this.channel.send({ kind: 'loggedIn', id });
+      },
+      closed: ({ id }) => {
+        this.sessions.delete(id);
+        this.channel.send({ kind: 'closed', id });
+      },
+    };
+  }
+
+  /** Lets replies to calls already forwarded go out, closes all clients and ends the process. */
+  private async stop(seconds: number): Promise<void> {
+    if (this.ending) return;
+    this.ending = true;
+    const deadline = performance.now() + seconds * 1000;
+    for (const session of this.sessions.values()) session.stopCalls();
+    await this.until(() => {
+      for (const session of this.sessions.values()) {
+        if (session.pendingCalls === 0) session.close('the proxy is stopping');
+      }
+      return this.sessions.size === 0;
+    }, deadline);
+    for (const session of this.sessions.values()) session.close('the proxy is stopping');
+    this.polkit?.close();
+    this.channel.flush(() => process.exit(0));
+  }
+
+  /** Serves the clients there are until they leave, for `seconds` at most unless that is 0. */
+  private async drain(seconds: number): Promise<void> {
+    const deadline = seconds === 0 ? Infinity : performance.now() + seconds * 1000;
+    await this.until(() => this.sessions.size === 0, deadline);
+    await this.stop(this.context.configuration.cluster.stop_timeout);
+  }
+
+  private until(condition: () => boolean, deadline: number): Promise<void> {
+    return new Promise((resolve) => {
+      const look = (): void => {
+        if (condition() || performance.now() >= deadline) resolve();
+        else setTimeout(look, pollInterval);
+      };
+      look();
+    });
+  }
+}

@@ -1,0 +1,158 @@
+import { availableParallelism } from 'node:os';
+import { expect } from 'chai';
+import { type ClusterFile, parseClusterIni } from '../../lib/config/cluster-ini.js';
+
+const parse = (text: string): ClusterFile => parseClusterIni(text, 'c.ini');
+const DEFAULTS = parse('');
+
+describe('virtproxyd-cluster.ini', () => {
+  it('has defaults for everything', () => {
+    expect(DEFAULTS).to.deep.equal({
+      cluster: {
+        workers: Math.min(availableParallelism(), 4),
+        drain_timeout: 0,
+        stop_timeout: 5,
+        login_timeout: 30,
+        open_timeout: 30,
+        max_worker_memory: 0,
+      },
+      routes: {},
+      metrics: { listen: null },
+      log: { format: 'libvirt', audit: null },
+      problems: [],
+      warnings: [],
+    });
+  });
+
+  it('reads every section', () => {
+    const text = `; head
+[cluster]
+workers = 3        ; three
+drain_timeout=2.5
+stop_timeout = '1'
+max_worker_memory = 512M
+[routes]
+qemu = /run/libvirtd/libvirt-sock
+storage = "/run/odd;name-sock"
+default = /run/other
+[metrics]
+  listen = [::1]:9177
+  [log]
+format = json
+audit = /var/log/audit
+[cluster]
+login_timeout = 10
+`;
+    expect(parse(text)).to.deep.equal({
+      cluster: {
+        workers: 3,
+        drain_timeout: 2.5,
+        stop_timeout: 1,
+        login_timeout: 10,
+        open_timeout: 30,
+        max_worker_memory: 512 * 1024 ** 2,
+      },
+      routes: {
+        qemu: '/run/libvirtd/libvirt-sock',
+        storage: '/run/odd;name-sock',
+        default: '/run/other',
+      },
+      metrics: { listen: '[::1]:9177' },
+      log: { format: 'json', audit: '/var/log/audit' },
+      problems: [],
+      warnings: [],
+    });
+  });
+
+  const faults: [section: string, statement: string, sentence: RegExp][] = [
+    ['cluster', 'workers = 0', /workers must be auto or a number from 1 to 256, not "0"/],
+    ['cluster', 'workers = many', /workers must be auto/],
+    ['cluster', 'workers =', /workers must be auto/],
+    ['cluster', 'workers = true', /not "true"/],
+    ['cluster', 'drain_timeout = -1', /seconds, not "-1"/],
+    ['cluster', 'stop_timeout = 3000000', /seconds/],
+    ['cluster', 'login_timeout = 0', /from 0.1/],
+    ['cluster', 'open_timeout = null', /not "null"/],
+    ['cluster', 'open_timeout = \'{"a":1}\'', /seconds/],
+    ['cluster', 'max_worker_memory = 10M', /at least 64M/],
+    ['cluster', 'max_worker_memory = 1T', /suffixes K, M and G/],
+    ['cluster', 'max_worker_memory = 99999999999G', /suffixes K, M and G/],
+    ['routes', 'qemu = run/sock', /absolute path, not "run\/sock"/],
+    ['routes', `qemu = /${'s'.repeat(105)}`, /2 bytes too long/],
+    ['routes', 'QEMU = /run/sock', /"QEMU" is not the name of a driver/],
+    ['routes', '__proto__ = /run/sock', /not the name of a driver/],
+    ['routes', 'qemu[] = /run/sock', /not the name of a driver/],
+    ['metrics', 'listen = 9177', /ADDRESS:PORT/],
+    ['metrics', 'listen = ::1:9177', /ADDRESS:PORT/],
+    ['metrics', 'listen = [a:b]:9177', /ADDRESS:PORT/],
+    ['metrics', 'listen = localhost:99999', /port from 0 to 65535/],
+    ['log', 'format = xml', /libvirt or json, not "xml"/],
+    ['log', 'audit = audit.log', /absolute path/],
+  ];
+  for (const [section, statement, sentence] of faults) {
+    it(`refuses ${statement.slice(0, 40)} in [${section}]`, () => {
+      const { problems, warnings } = parse(`# head\n\n[${section}]\r\n${statement}\r\n`);
+      expect(warnings).to.deep.equal([]);
+      expect(problems).to.have.length(1);
+      expect(problems[0]).to.include({ code: 'bad-value', line: 4 });
+      expect(problems[0]?.key).to.equal(statement.split(' ')[0]);
+      expect(problems[0]?.message)
+        .to.match(sentence)
+        .and.match(/^c\.ini:4: .*\.$/);
+    });
+  }
+
+  for (const line of ['workers', '= 3', '[cluster', '[cluster] ; comment', '[[cluster]]']) {
+    it(`refuses the line ${line}`, () => {
+      const { problems } = parse(`[cluster]\n${line}\n`);
+      expect(problems.map(({ code, line: number }) => [code, number])).to.deep.equal([
+        ['syntax', 2],
+      ]);
+    });
+  }
+
+  it('reports every mistake at once', () => {
+    const { problems } = parse('[cluster]\nworkers = 0\nlogin_timeout\n[routes]\nqemu = x\n');
+    expect(problems.map(({ line }) => line)).to.have.members([2, 3, 5]);
+  });
+
+  it('ignores unknown sections and keys with a warning, whatever the ini package makes of them', () => {
+    const { warnings, ...rest } = parse(`workers = 9
+[cluster]
+worker = 3
+workers[] = 4
+__proto__ = 5
+constructor = 6
+[cluster.workers]
+a = 1
+[__proto__]
+b = 2
+[__proto__.cluster]
+workers = 7
+[Cluster]
+workers = 8
+[cluster]
+workers = 2
+workers = 3
+`);
+    expect(rest).to.deep.equal({
+      cluster: { ...DEFAULTS.cluster, workers: 2 },
+      routes: {},
+      metrics: DEFAULTS.metrics,
+      log: DEFAULTS.log,
+      problems: [],
+    });
+    expect(warnings).to.deep.equal([
+      'c.ini:1: workers stands before any section and is ignored.',
+      'c.ini:3: The unknown key worker in [cluster] is ignored.',
+      'c.ini:4: The unknown key workers[] in [cluster] is ignored.',
+      'c.ini:5: The unknown key __proto__ in [cluster] is ignored.',
+      'c.ini:6: The unknown key constructor in [cluster] is ignored.',
+      'c.ini:7: The unknown section [cluster.workers] is ignored.',
+      'c.ini:9: The unknown section [__proto__] is ignored.',
+      'c.ini:11: The unknown section [__proto__.cluster] is ignored.',
+      'c.ini:13: The unknown section [Cluster] is ignored.',
+      'c.ini:17: workers is set a second time; the value of line 16 counts.',
+    ]);
+  });
+});

@@ -1,0 +1,37 @@
+import { expect } from 'chai';
+import { parseLogFilters, parseLogOutputs } from '../../lib/config/log-settings.js';
+import { ValueError } from '../../lib/config/values.js';
+
+describe('log_filters and log_outputs', () => {
+  it('reads filters in their order', () => {
+    expect(parseLogFilters(' 1:session  4:transport.tls\n')).to.deep.equal([
+      { level: 1, match: 'session' },
+      { level: 4, match: 'transport.tls' },
+    ]);
+    expect(parseLogFilters('')).to.deep.equal([]);
+  });
+
+  it('reads every kind of output', () => {
+    const text = '1:stderr 2:journald 3:syslog:virtproxyd 4:file:/var/log/a:b.log';
+    expect(parseLogOutputs(text)).to.deep.equal([
+      { level: 1, kind: 'stderr' },
+      { level: 2, kind: 'journald' },
+      { level: 3, kind: 'syslog', name: 'virtproxyd' },
+      { level: 4, kind: 'file', path: '/var/log/a:b.log' },
+    ]);
+    expect(parseLogOutputs(' ')).to.deep.equal([]);
+  });
+
+  for (const item of ['x', '1', '1:', '0:a', '5:a', ':a', 'debug:a', '1:a:b', '+1:a']) {
+    it(`refuses the filter ${item}`, () => {
+      expect(() => parseLogFilters(`1:good ${item}`)).to.throw(ValueError, `"${item}"`);
+    });
+  }
+
+  const outputs = ['x', '1', '0:stderr', '1:stderr:x', '1:journald:', '1:syslog', '1:syslog:'];
+  for (const item of [...outputs, '1:file', '1:file:rel', '1:tape:/x']) {
+    it(`refuses the output ${item}`, () => {
+      expect(() => parseLogOutputs(`4:stderr ${item}`)).to.throw(ValueError, `"${item}"`);
+    });
+  }
+});
