@@ -1,4 +1,4 @@
-import { procedureOf, programOf, serialOf } from '../rpc/frame.js';
+import { procedureOf, programOf, serialOf, versionOf, type CallHeader } from '../rpc/frame.js';
 
 /** A call on its way: what an answer to it must carry. */
 export interface PendingCall {
@@ -8,8 +8,9 @@ export interface PendingCall {
 }
 
 /** The call in a frame. */
-export const callOf = (bytes: Buffer, start: number): PendingCall => ({
+export const callOf = (bytes: Buffer, start: number): CallHeader => ({
   program: programOf(bytes, start),
+  version: versionOf(bytes, start),
   procedure: procedureOf(bytes, start),
   serial: serialOf(bytes, start),
 });

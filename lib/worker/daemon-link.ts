@@ -64,7 +64,7 @@ export type LinkRole = 'hypervisor' | 'secondary';
  */
 export class DaemonLink implements FrameSink, StreamListener {
   readonly calls = new CallTable();
-  /** Streams opened by a call and not yet ended by the daemon. */
+  /** Streams that a call opened, or is about to, and the daemon has not ended. */
   private readonly streams = new CallTable();
   private readonly framer = new Framer(this);
   private readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
@@ -144,7 +144,14 @@ export class DaemonLink implements FrameSink, StreamListener {
 
   /** Remembers a call whose frame is forwarded in parts. */
   remember(bytes: Buffer, start: number): void {
-    this.calls.add(programOf(bytes, start), procedureOf(bytes, start), serialOf(bytes, start));
+    const programNumber = programOf(bytes, start);
+    const number = procedureOf(bytes, start);
+    const serial = serialOf(bytes, start);
+    this.calls.add(programNumber, number, serial);
+    // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
+    if (procedureAt(programNumber, number)?.opensStream === true) {
+      this.streams.add(programNumber, number, serial);
+    }
   }
 
   /** Keeps the proxy's own frames out of a large one that is forwarded in parts, until `endLarge()`. */
@@ -225,7 +232,11 @@ export class DaemonLink implements FrameSink, StreamListener {
     this.conversation.fail(lostError(this.endpoint, reason));
     if (this.current === 'closed') return;
     this.close();
-    if (wasOpen) this.owner.lost(this, reason, this.calls.takeAll(), this.streams.takeAll());
+    if (!wasOpen) return;
+    const calls = this.calls.takeAll();
+    // A stream whose call has no reply yet ends with that call.
+    for (const call of calls) this.streams.take(call.program, call.procedure, call.serial);
+    this.owner.lost(this, reason, calls, this.streams.takeAll());
   }
 
   /** In the middle of a large frame that the client has had part of. */
@@ -273,9 +284,7 @@ export class DaemonLink implements FrameSink, StreamListener {
           return this.refuse('a reply to no call', programNumber, number);
         }
         const succeeded = statusOf(bytes, start) === status.ok;
-        if (succeeded && procedureAt(programNumber, number)?.opensStream === true) {
-          this.streams.add(programNumber, number, serial);
-        }
+        if (!succeeded) this.streams.take(programNumber, number, serial);
         this.owner.answered(this, { program: programNumber, procedure: number, serial }, succeeded);
         return true;
       }

@@ -4,7 +4,14 @@ import type { PolkitAuthority } from '../auth/polkit.js';
 import { polkitActions } from '../auth/polkit.js';
 import { SaslExchange, type SaslExchangeOptions, type SaslLayer } from '../auth/sasl.js';
 import type { ClientIntroduction } from '../control/messages.js';
-import { encodeReply, headerLength, messageType, procedureOf, typeOf } from '../rpc/frame.js';
+import {
+  encodeReply,
+  headerLength,
+  messageType,
+  procedureOf,
+  typeOf,
+  type CallHeader,
+} from '../rpc/frame.js';
 import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
 import {
   authType,
@@ -16,7 +23,7 @@ import {
   readSaslStart,
   readSaslStep,
 } from '../rpc/session-messages.js';
-import { callOf, type PendingCall } from './call-table.js';
+import { callOf } from './call-table.js';
 
 /** The only answer to a failed login: why is for the log. */
 const authenticationFailed = new RpcError(
@@ -104,14 +111,14 @@ export class Login {
     );
   }
 
-  private async step(call: PendingCall, payload: Buffer): Promise<void> {
+  private async step(call: CallHeader, payload: Buffer): Promise<void> {
     if (call.procedure === procedure.authPolkit) await this.askPolkit(call);
     else if (this.method !== 'sasl') throw new Error('asked for SASL where it is not offered');
     else if (call.procedure === procedure.authSaslInit) await this.initSasl(call);
     else await this.stepSasl(call, payload);
   }
 
-  private async askPolkit(call: PendingCall): Promise<void> {
+  private async askPolkit(call: CallHeader): Promise<void> {
     const { local, readOnly } = this.introduction;
     if (this.method !== 'polkit' || local === null) {
       throw new Error('asked for polkit where it is not offered');
@@ -129,7 +136,7 @@ export class Login {
     this.client.loggedIn({ saslUserName: null, layer: null });
   }
 
-  private async initSasl(call: PendingCall): Promise<void> {
+  private async initSasl(call: CallHeader): Promise<void> {
     if (this.exchange !== null) throw new Error('began a second SASL exchange');
     const exchange = await SaslExchange.open(this.settings.sasl);
     if (this.client.gone.aborted) {
@@ -140,7 +147,7 @@ export class Login {
     this.client.answer(encodeReply(call, encodeString(exchange.mechanisms())));
   }
 
-  private async stepSasl(call: PendingCall, payload: Buffer): Promise<void> {
+  private async stepSasl(call: CallHeader, payload: Buffer): Promise<void> {
     const { exchange } = this;
     if (exchange === null) throw new Error('sent SASL data before it asked for the mechanisms');
     let result: Awaited<ReturnType<SaslExchange['step']>>;

@@ -8,6 +8,7 @@ import {
   programOf,
   status,
   typeOf,
+  type CallHeader,
 } from '../rpc/frame.js';
 import { procedureAt, type SecondaryDriver } from '../rpc/procedures.js';
 import {
@@ -365,7 +366,7 @@ export class Relay implements LinkOwner {
 }
 
 /** The reply that tells a client why its call failed. */
-export function encodeFailure(call: PendingCall, error: unknown): Buffer {
+export function encodeFailure(call: CallHeader, error: unknown): Buffer {
   if (error instanceof DaemonRefusal) {
     return encodeFrame({ ...call, type: messageType.reply, status: status.error }, error.payload);
   }

@@ -17,6 +17,7 @@ import {
   statusOf,
   typeOf,
   versionOf,
+  type CallHeader,
 } from '../rpc/frame.js';
 import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
 import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
@@ -355,7 +356,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     );
   }
 
-  private answerFeature(call: ReturnType<typeof callOf>, number: number): boolean {
+  private answerFeature(call: CallHeader, number: number): boolean {
     if (number === feature.programKeepalive) {
       this.watch ??= new KeepaliveWatch(
         {
@@ -390,7 +391,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     return false;
   }
 
-  private open(call: ReturnType<typeof callOf>, payload: Buffer): void {
+  private open(call: CallHeader, payload: Buffer): void {
     const { name, flags } = readOpenArguments(payload);
     if (!this.transition(['loggedIn'], 'opening')) throw alreadyOpen;
     const { configuration, daemons, connect, log } = this.context;
