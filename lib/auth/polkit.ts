@@ -110,7 +110,10 @@ export class PolkitAuthority {
     }
   }
 
-  /** Drops the connection, upon which polkitd ends the open checks. Later checks are refused. */
+  /**
+   * Drops the connection, which would keep the process alive. Open checks are ended by polkitd and
+   * refused, like all later ones.
+   */
   close(): void {
     this.#closed = true;
     this.#bus?.connection.stream.destroy();
@@ -242,7 +245,7 @@ function describe({ action, pid, uid }: PolkitRequest): string {
   return `${action} for user ${uid} (process ${pid})`;
 }
 
-/** A `unix-process` subject of polkit's D-Bus interface: pid uint32, start-time uint64, uid int32. */
+/** polkit's `unix-process` subject: pid uint32, start-time uint64, uid int32. */
 function subjectOf({ pid, startTime, uid }: PolkitRequest): unknown {
   return [
     'unix-process',

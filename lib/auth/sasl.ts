@@ -79,7 +79,11 @@ export class SaslExchange {
     this.#mechanisms = mechanisms;
   }
 
-  /** @throws {AuthenticationError} unavailable: libsasl2 is missing, or no mechanism fits */
+  /**
+   * May take as long as DNS does, or as other exchanges that hang: whoever has lost the client by
+   * then disposes of the result.
+   * @throws {AuthenticationError} unavailable: libsasl2 is missing, or no mechanism fits
+   */
   static async open(options: SaslExchangeOptions): Promise<SaslExchange> {
     let server: SaslServer | undefined;
     try {

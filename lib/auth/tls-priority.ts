@@ -42,6 +42,7 @@ export type TlsOptions = Pick<
 
 interface Flags {
   serverPrecedence: boolean;
+  encryptThenMac: boolean;
   /** OpenSSL's security level; null for node's own. */
   securityLevel: number | null;
 }
@@ -66,7 +67,7 @@ export function mapPriority(text: string, systemWide = systemPriorities): TlsOpt
     .map((token) => token.trim());
   const none = tokens[0]?.toUpperCase() === 'NONE';
   const algorithms = none ? emptyAlgorithms() : union(emptyAlgorithms(), initialAlgorithms);
-  const flags: Flags = { serverPrecedence: false, securityLevel: null };
+  const flags: Flags = { serverPrecedence: false, encryptThenMac: true, securityLevel: null };
   let levelSeen = none;
   for (const token of none ? tokens.slice(1) : tokens) {
     const level = priorityLevels.get(token.toUpperCase());
@@ -150,8 +151,10 @@ function setFlag(flags: Flags, token: string): void {
   const level = profileSecurityLevels.get(name);
   if (name === 'SERVER_PRECEDENCE') {
     flags.serverPrecedence = true;
+  } else if (name === 'NO_ETM') {
+    flags.encryptThenMac = false;
   } else if (level !== undefined) {
-    flags.securityLevel = Math.max(level, flags.securityLevel ?? 0);
+    flags.securityLevel = level;
   } else if (!meaninglessFlags.has(name)) {
     throw new TlsPriorityError(token, 'is a flag that OpenSSL has no counterpart of.');
   }
@@ -206,9 +209,11 @@ function toOptions(text: string, algorithms: Algorithms, flags: Flags): TlsOptio
   return {
     minVersion,
     maxVersion,
-    ciphers: [...modern, ...suites].join(':'),
+    ciphers: [...(maxVersion === 'TLSv1.3' ? modern : []), ...suites].join(':'),
     honorCipherOrder: flags.serverPrecedence,
-    secureOptions: withoutVersionsBetween(versions),
+    secureOptions:
+      withoutVersionsBetween(versions) |
+      (flags.encryptThenMac ? 0 : constants.SSL_OP_NO_ENCRYPT_THEN_MAC),
     ...(classic.some((suite) => suite.startsWith('DHE-')) ? { dhparam: 'auto' } : {}),
     ...(groups.size > 0 ? { ecdhCurve: translated(groups, groupNames) } : {}),
     ...(signatures.size > 0 ? { sigalgs: translated(signatures, signatureNames) } : {}),

@@ -21,11 +21,8 @@ export class BackgroundProcess {
     return fd === undefined ? null : new BackgroundProcess(Number(fd));
   }
 
-  /** Lets the starting command return, and gives up its terminal. */
+  /** Lets the starting command return. */
   ready(): void {
-    const nowhere = openSync('/dev/null', 'r+');
-    for (const standard of [0, 1, 2]) duplicateOnto(nowhere, standard);
-    closeSync(nowhere);
     try {
       writeSync(this.fd, readyMark);
     } catch {
@@ -33,6 +30,13 @@ export class BackgroundProcess {
     }
     closeSync(this.fd);
   }
+}
+
+/** Gives up the terminal, or whatever else the standard descriptors are. */
+export function leaveTerminal(): void {
+  const nowhere = openSync('/dev/null', 'r+');
+  for (const standard of [0, 1, 2]) duplicateOnto(nowhere, standard);
+  closeSync(nowhere);
 }
 
 /**

@@ -5,7 +5,8 @@ import { checkConfiguration } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
 import { ConfigError } from '../config/errors.js';
 import { modeOf } from '../config/paths.js';
-import { BackgroundProcess, startInBackground } from './daemonise.js';
+import { Inheritance } from '../primary/succession.js';
+import { BackgroundProcess, leaveTerminal, startInBackground } from './daemonise.js';
 import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
 import { runDaemon } from './run-daemon.js';
 
@@ -45,13 +46,22 @@ export async function main(args: readonly string[]): Promise<number | null> {
 }
 
 async function serve(line: CommandLine, options: ConfigurationOptions): Promise<number | null> {
+  const directory = process.cwd();
   const background = BackgroundProcess.current();
+  const inheritance = Inheritance.take(process.env);
   try {
     const configuration = readConfiguration(options);
-    if (line.daemon && background === null) return await startInBackground();
-    const pidFile = resolve(line.pidFile ?? configuration.paths.pidFile);
+    if (line.daemon && background === null && inheritance === null) {
+      return await startInBackground();
+    }
+    const pidFile = line.pidFile === null ? null : resolve(line.pidFile);
     if (line.daemon) process.chdir('/');
-    await runDaemon({ ...line, configuration, pidFile });
+    await runDaemon(
+      { ...line, pidFile, directory, readConfiguration: () => readConfiguration(options) },
+      configuration,
+      inheritance,
+    );
+    if (line.daemon) leaveTerminal();
     background?.ready();
     return null;
   } catch (error) {
@@ -65,7 +75,8 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
 function configurationOptions({ config }: CommandLine): ConfigurationOptions {
   return {
     mode: modeOf(process.geteuid?.() ?? 0),
-    ...(config === null ? {} : { configFile: config }),
+    // Absolute, since a daemon leaves the directory it was started in.
+    ...(config === null ? {} : { configFile: resolve(config) }),
     env: process.env,
     homeDirectory: homedir(),
   };

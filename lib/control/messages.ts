@@ -29,31 +29,52 @@ export interface ClientIntroduction {
   readonly auth: AuthMethod;
   /** Set for UNIX sockets. */
   readonly local: LocalPeer | null;
-  /** `address:port` of the far end, set for TCP and TLS. */
+  /** `address;port` of the far end, as libsasl2 wants it, set for TCP and TLS. */
   readonly remoteAddress: string | null;
-  /** `address:port` of our end, set for TCP and TLS. */
+  /** `address;port` of our end, set for TCP and TLS. */
   readonly localAddress: string | null;
+}
+
+/** The texts of the TLS files, read by the primary so that all workers have the same. PEM. */
+export interface TlsTexts {
+  readonly ca: string;
+  readonly crl: string | null;
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** What a worker is given to work with. */
+export interface WorkerSetup {
+  readonly configuration: Configuration;
+  readonly logLevel: LogLevel;
+  /** Null when nothing listens for TLS. */
+  readonly tls: TlsTexts | null;
 }
 
 /** Over the control channel, primary to worker. */
 export type PrimaryMessage =
-  | {
-      readonly kind: 'configure';
-      readonly configuration: Configuration;
-      readonly logLevel: LogLevel;
-    }
+  | ({ readonly kind: 'configure' } & WorkerSetup)
   /** Close clients after at most `seconds` for replies to calls already forwarded, then end. */
   | { readonly kind: 'stop'; readonly seconds: number }
   /** Serve the clients there are until they leave, `seconds` at most (0: no limit), then end. */
   | { readonly kind: 'drain'; readonly seconds: number }
-  | { readonly kind: 'closeClient'; readonly id: number }
-  | { readonly kind: 'logLevel'; readonly level: LogLevel };
+  | { readonly kind: 'closeClient'; readonly id: number; readonly reason: string }
+  | { readonly kind: 'logLevel'; readonly level: LogLevel }
+  /** Answered by `alive` as soon as the worker's event loop turns. */
+  | { readonly kind: 'heartbeat' };
 
 /** Over the control channel, worker to primary. */
 export type WorkerMessage =
   | { readonly kind: 'ready' }
+  | { readonly kind: 'alive' }
+  | { readonly kind: 'log'; readonly record: LogRecord }
+  | ClientMessage;
+
+/** What a worker says of one client. */
+export type ClientMessage =
   /** The socket has arrived: the primary may close its copy. */
   | { readonly kind: 'taken'; readonly id: number }
+  /** It has sent a whole frame, or finished its TLS handshake. */
+  | { readonly kind: 'spoke'; readonly id: number }
   | { readonly kind: 'loggedIn'; readonly id: number }
-  | { readonly kind: 'closed'; readonly id: number }
-  | { readonly kind: 'log'; readonly record: LogRecord };
+  | { readonly kind: 'closed'; readonly id: number };

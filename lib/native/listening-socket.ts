@@ -50,6 +50,14 @@ export function listenOnAddress(address: string, port: number, backlog: number):
 }
 
 /**
+ * Sets how many connections may wait on a socket that listens already.
+ * @throws {NativeError} EBADF, EOPNOTSUPP
+ */
+export function setBacklog(fd: number, backlog: number): void {
+  if (listen(fd, backlog) !== 0) throw systemError('listen', `descriptor ${fd}`);
+}
+
+/**
  * Another descriptor for the same socket, closed in programs started later.
  * @throws {NativeError} EBADF, EMFILE
  */

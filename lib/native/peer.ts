@@ -1,4 +1,3 @@
-import { arch } from 'node:process';
 import { errnoName, lastErrno, systemError } from './error.js';
 import { libcFunction } from './library.js';
 
@@ -11,7 +10,7 @@ export interface PeerCredentials {
 
 const solSocket = 1;
 // asm-generic/socket.h; PowerPC numbers the first one differently.
-const soPeercred = arch === 'ppc64' ? 21 : 17;
+const soPeercred = process.arch === 'ppc64' ? 21 : 17;
 const soPeersec = 31;
 
 const getsockopt = libcFunction<

@@ -156,6 +156,7 @@ const calloc = libcFunction<(count: number, size: number) => Pointer>(
 /**
  * libsasl2 locks nothing unless it is given mutexes, and exchanges run on several threads at once.
  * A mutex of zeros is an initialised one in glibc and musl. Must come before the first sasl_*_init.
+ * Only the allocation is JavaScript, which other threads have to wait for; they lock without it.
  */
 function useRealMutexes(file: ReturnType<typeof libc>): void {
   const allocate = koffi().register(

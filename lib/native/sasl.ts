@@ -53,8 +53,10 @@ function leaveLibrary(): void {
 
 /**
  * The server's end of one SASL exchange. Calls that may block (DNS, saslauthd, key derivation) run on
- * another thread, one at a time; the others take microseconds. Every failure is a {@link NativeError}
- * with code SASL_FAILED whose message is for the log, not for the client.
+ * another thread, one at a time; the others take microseconds. libsasl2 sets them no time limit and
+ * they cannot be cancelled: while one hangs, process.exit() waits for it, only SIGKILL does not.
+ * Every failure is a {@link NativeError} with code SASL_FAILED whose message is for the log, not for
+ * the client.
  */
 export class SaslServer {
   readonly #library: SaslLibrary;

@@ -1,34 +1,109 @@
+import { lookup } from 'node:dns/promises';
+import { isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.js';
-import type { ListenerSettings, SocketFile } from './listener.js';
+import { groupId } from '../native/accounts.js';
+import { servicePort } from '../native/services.js';
+import { ListenError, type ListenerSettings, type SocketFile } from './listener.js';
 
-/** A UNIX socket that the configuration asks for. */
-export interface PlannedPath {
+/** A listening socket that the configuration asks for. */
+export type PlannedListener = {
   readonly settings: ListenerSettings;
-  readonly file: SocketFile;
+} & (
+  | { readonly file: SocketFile }
+  | {
+      readonly address: string;
+      readonly port: number;
+      /** One of the wildcard addresses that need not exist: a host may be without IPv6. */
+      readonly optional: boolean;
+    }
+);
+
+/** All listening sockets of the configuration. Throws ListenError for a group, name or port nobody knows. */
+export async function planListeners(configuration: Configuration): Promise<PlannedListener[]> {
+  const { conf } = configuration;
+  const plan: PlannedListener[] = plannedPaths(configuration);
+  if (conf.listen_tcp) plan.push(...(await plannedAddresses(configuration, 'tcp')));
+  if (conf.listen_tls) plan.push(...(await plannedAddresses(configuration, 'tls')));
+  return plan;
 }
 
-/** The UNIX sockets of the configuration: read-write, and read-only in system mode. */
-export function plannedPaths({ conf, mode, paths }: Configuration): PlannedPath[] {
-  const plan = (
-    name: string,
-    readOnly: boolean,
-    auth: ListenerSettings['auth'],
-    permissions: string,
-  ): PlannedPath => {
+/** What a listener does with the connections it accepts, by the part it plays. */
+export function listenerSettings(
+  { conf }: Configuration,
+  role: 'rw' | 'ro' | 'tcp' | 'tls',
+  name: string,
+): ListenerSettings {
+  const roles = {
+    rw: { transport: 'unix', auth: conf.auth_unix_rw, readOnly: false },
+    ro: { transport: 'unix', auth: conf.auth_unix_ro, readOnly: true },
+    tcp: { transport: 'tcp', auth: conf.auth_tcp, readOnly: false },
+    tls: { transport: 'tls', auth: conf.auth_tls, readOnly: false },
+  } as const;
+  return { ...roles[role], name, backlog: conf.max_queued_clients || defaultBacklog };
+}
+
+/** What max_queued_clients = 0 means. */
+const defaultBacklog = 30;
+
+function plannedPaths(configuration: Configuration): PlannedListener[] {
+  const { conf, mode, paths } = configuration;
+  const group = conf.unix_sock_group === null ? null : knownGroup(conf.unix_sock_group);
+  const plan = (role: 'rw' | 'ro', name: string, permissions: string): PlannedListener => {
     const path = join(paths.runDirectory, name);
     return {
-      settings: {
-        transport: 'unix',
-        auth,
-        readOnly,
-        name: path,
-        backlog: conf.max_queued_clients,
-      },
-      file: { path, mode: parseInt(permissions, 8), group: conf.unix_sock_group },
+      settings: listenerSettings(configuration, role, path),
+      file: { path, mode: parseInt(permissions, 8), group },
     };
   };
-  const readWrite = plan('libvirt-sock', false, conf.auth_unix_rw, conf.unix_sock_rw_perms);
+  const readWrite = plan('rw', 'libvirt-sock', conf.unix_sock_rw_perms);
+  // A user's own daemon has no read-only socket.
   if (mode === 'session') return [readWrite];
-  return [readWrite, plan('libvirt-sock-ro', true, conf.auth_unix_ro, conf.unix_sock_ro_perms)];
+  return [readWrite, plan('ro', 'libvirt-sock-ro', conf.unix_sock_ro_perms)];
+}
+
+async function plannedAddresses(
+  configuration: Configuration,
+  role: 'tcp' | 'tls',
+): Promise<PlannedListener[]> {
+  const { conf } = configuration;
+  const key = role === 'tcp' ? 'tcp_port' : 'tls_port';
+  const port = knownPort(conf[key], key);
+  const addresses =
+    conf.listen_addr === null ? ['0.0.0.0', '::'] : await knownAddresses(conf.listen_addr);
+  return addresses.map((address) => ({
+    settings: listenerSettings(configuration, role, addressName(address, port)),
+    address,
+    port,
+    optional: conf.listen_addr === null && isIPv6(address),
+  }));
+}
+
+/** `address:port` as administrators write it. */
+export const addressName = (address: string, port: number): string =>
+  `${isIPv6(address) ? `[${address}]` : address}:${port}`;
+
+function knownGroup(group: string): number {
+  const id = groupId(group);
+  if (id !== null) return id;
+  throw new ListenError(`unix_sock_group: there is no group '${group}'`);
+}
+
+function knownPort(text: string, key: string): number {
+  const port = /^[0-9]+$/.test(text) ? Number(text) : servicePort(text);
+  if (port !== null) return port;
+  throw new ListenError(`${key}: there is no service '${text}'; see /etc/services`);
+}
+
+async function knownAddresses(host: string): Promise<string[]> {
+  if (isIP(host) !== 0) return [host];
+  try {
+    const found = await lookup(host, { all: true });
+    return [...new Set(found.map(({ address }) => address))];
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code ?? String(error);
+    throw new ListenError(`listen_addr: the name '${host}' has no address (${reason})`, {
+      cause: error,
+    });
+  }
 }

@@ -1,10 +1,14 @@
 import { chmodSync, chownSync, closeSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { AuthMethod, Transport } from '../control/messages.js';
-import { groupId } from '../native/accounts.js';
-import { duplicate, listenOnPath } from '../native/listening-socket.js';
+import {
+  duplicate,
+  listenOnAddress,
+  listenOnPath,
+  setBacklog,
+} from '../native/listening-socket.js';
 
-/** A listening socket as the configuration wants it. */
+/** What a listener does with the connections it accepts. */
 export interface ListenerSettings {
   readonly transport: Transport;
   readonly auth: AuthMethod;
@@ -24,52 +28,74 @@ export class ListenError extends Error {
 export interface SocketFile {
   readonly path: string;
   readonly mode: number;
-  /** A group's name; null leaves it. */
-  readonly group: string | null;
+  /** A group's number; null leaves it. */
+  readonly group: number | null;
+}
+
+/** Who is told of what a listener accepts. */
+export interface ListenerEvents {
+  connected(listener: Listener, socket: Socket): void;
+  failed(listener: Listener, error: Error): void;
 }
 
 /**
- * One listening socket. It holds the kernel's socket by a descriptor of its own, so that accepting can stop and go on
- * without losing a connection that waits.
+ * One listening socket. It holds the kernel's socket by a descriptor of its own, so that accepting can stop and go on,
+ * or pass to another process, without losing a connection that waits.
  */
 export class Listener {
   private server: Server | null = null;
 
   private constructor(
-    readonly settings: ListenerSettings,
-    private readonly fd: number,
-    private readonly file: { path: string; inode: number } | null,
+    public settings: ListenerSettings,
+    readonly fd: number,
+    /** The file to remove when listening ends; null when it is not ours to remove. */
+    private file: { readonly path: string; readonly inode: number } | null,
   ) {}
 
   /** Listens on a UNIX socket; a stale file of that name is replaced. Throws ListenError. */
   static async onPath(settings: ListenerSettings, file: SocketFile): Promise<Listener> {
-    const { path, mode, group } = file;
+    const { path } = file;
     await removeStale(path);
+    // Nobody may connect before mode and group are as they should be.
     const before = process.umask(0o177);
     try {
       const fd = listenOnPath(path, settings.backlog);
-      if (group !== null) chownSync(path, -1, knownGroup(group, path));
-      chmodSync(path, mode);
-      return new Listener(settings, fd, { path, inode: statSync(path).ino });
+      const listener = new Listener(settings, fd, { path, inode: statSync(path).ino });
+      listener.dress(file);
+      return listener;
     } catch (error) {
-      if (error instanceof ListenError) throw error;
-      throw new ListenError(`Cannot listen on '${path}': ${(error as Error).message}`, {
-        cause: error,
-      });
+      throw cannotListen(path, error);
     } finally {
       process.umask(before);
     }
   }
 
-  /** Begins to accept, or goes on. Connections are handed over before anything is read from them. */
-  accept(
-    connected: (listener: Listener, socket: Socket) => void,
-    failed: (error: Error) => void,
-  ): void {
+  /** Throws ListenError. */
+  static onAddress(settings: ListenerSettings, address: string, port: number): Listener {
+    try {
+      return new Listener(settings, listenOnAddress(address, port, settings.backlog), null);
+    } catch (error) {
+      throw cannotListen(settings.name, error);
+    }
+  }
+
+  /** Takes over a socket that listens already; `path` names a file that is ours to remove. */
+  static inherited(settings: ListenerSettings, fd: number, path: string | null): Listener {
+    const inode = path === null ? undefined : statSync(path, { throwIfNoEntry: false })?.ino;
+    const file = path === null || inode === undefined ? null : { path, inode };
+    return new Listener(settings, fd, file);
+  }
+
+  /** Begins to accept, or goes on. Nothing is read from a connection before it is handed to a worker. */
+  accept(events: ListenerEvents): void {
     if (this.server !== null) return;
-    const server = createServer({ pauseOnConnect: true }, (socket) => connected(this, socket));
-    server.on('error', failed);
-    server.listen({ fd: duplicate(this.fd), backlog: this.settings.backlog });
+    const server = createServer({ pauseOnConnect: true }, (socket) =>
+      events.connected(this, socket),
+    );
+    server.on('error', (error) => events.failed(this, error));
+    server.listen({ fd: duplicate(this.fd) });
+    // Node listens with a backlog of its own on a socket it was given.
+    setBacklog(this.fd, this.settings.backlog);
     this.server = server;
   }
 
@@ -77,6 +103,22 @@ export class Listener {
   pause(): void {
     this.server?.close();
     this.server = null;
+  }
+
+  /** Applies mode and group of a UNIX socket's file. */
+  dress({ path, mode, group }: SocketFile): void {
+    if (group !== null) chownSync(path, -1, group);
+    chmodSync(path, mode);
+  }
+
+  /** Leaves socket and file to another process that listens on them too. */
+  handOver(): void {
+    this.file = null;
+  }
+
+  /** The file to remove at the end, for the process that takes the socket over. */
+  get path(): string | null {
+    return this.file?.path ?? null;
   }
 
   /** Stops listening and removes the socket's file, if it is still ours. */
@@ -89,33 +131,36 @@ export class Listener {
   }
 }
 
-function knownGroup(group: string, path: string): number {
-  const id = groupId(group);
-  if (id !== null) return id;
-  throw new ListenError(
-    `Cannot give '${path}' to the group '${group}' (unix_sock_group): no such group`,
-  );
+function cannotListen(name: string, error: unknown): ListenError {
+  if (error instanceof ListenError) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  return new ListenError(`Cannot listen on '${name}': ${reason}`, { cause: error });
 }
 
 /** Removes a socket file that nobody listens on. Throws ListenError when somebody does. */
 async function removeStale(path: string): Promise<void> {
   const there = statSync(path, { throwIfNoEntry: false });
   if (there === undefined) return;
-  if (!there.isSocket())
+  if (!there.isSocket()) {
     throw new ListenError(`Cannot listen on '${path}': it is no socket; remove it`);
-  const answers = await new Promise<boolean>((resolve) => {
+  }
+  if (await isListenedOn(path)) {
+    throw new ListenError(
+      `Cannot listen on '${path}': another process listens there; stop libvirtd or the other virtproxyd first`,
+    );
+  }
+  unlinkSync(path);
+}
+
+function isListenedOn(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = createConnection({ path });
     const answer = (value: boolean) => (): void => {
       probe.destroy();
       resolve(value);
     };
     probe.once('connect', answer(true));
-    probe.once('error', answer(false));
+    // Only a refused connection means that nobody is there: a full queue belongs to somebody.
+    probe.once('error', (error: NodeJS.ErrnoException) => answer(error.code !== 'ECONNREFUSED')());
   });
-  if (answers) {
-    throw new ListenError(
-      `Cannot listen on '${path}': another process listens there; stop libvirtd or the other virtproxyd first`,
-    );
-  }
-  unlinkSync(path);
 }

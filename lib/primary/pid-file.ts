@@ -53,6 +53,11 @@ export class PidFile {
     return new PidFile(path, fd);
   }
 
+  /** Gives up the lock and leaves the file to the process that takes over. */
+  handOver(): void {
+    closeSync(this.fd);
+  }
+
   /** Removes the file, then gives up the lock. */
   release(): void {
     if (isSameFile(this.fd, this.path)) unlinkSync(this.path);

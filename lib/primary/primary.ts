@@ -1,83 +1,172 @@
 import { mkdirSync } from 'node:fs';
 import type { Configuration } from '../config/configuration.js';
-import { logLevelOf, Logger, type LogSink } from '../logging/logger.js';
+import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
+import { logLevelOf, Logger, type LogLevel, type LogSink } from '../logging/logger.js';
 import { raiseOpenFilesLimit } from '../native/descriptors.js';
+import { planListeners } from './listener-plan.js';
 import { Listener } from './listener.js';
-import { plannedPaths } from './listener-plan.js';
+import { ListenerSet } from './listener-set.js';
 import { PidFile } from './pid-file.js';
-import { Reception } from './reception.js';
+import { Reception, type ClientLimits } from './reception.js';
+import { Successor, type Inheritance } from './succession.js';
+import { readTlsTexts } from './tls-texts.js';
 import { WorkerPool } from './worker-pool.js';
+import type { WorkerProcess } from './worker-process.js';
+import { WorkerWatch } from './worker-watch.js';
 
 /** What the command line says beside the configuration. */
 export interface PrimaryOptions {
-  readonly configuration: Configuration;
-  readonly pidFile: string;
+  /** Reads the configuration files anew. Throws ConfigError. */
+  readonly readConfiguration: () => Configuration;
+  /** Null: the mode's own. */
+  readonly pidFile: string | null;
+  /** The directory that the command line's relative paths mean. */
+  readonly directory: string;
+  /** Runs in the background: nobody reads its standard error. */
+  readonly daemon: boolean;
   /** Seconds without clients after which the daemon ends; 0: never. */
   readonly timeoutSeconds: number;
   readonly verbose: boolean;
 }
 
+/** Generations that may drain at a time, beside the one that serves. */
+const maxDraining = 2;
+
+/** Milliseconds between looks whether a reload that waits may go on. */
+const drainingInterval = 100;
+
+/** Descriptors beside the clients' own: listeners, workers' pipes, log. */
+const spareDescriptors = 64;
+
 /** The primary process: owns the PID file, the listening sockets, the limits and the workers. */
 export class Primary {
+  private readonly threshold: { level: LogLevel } = { level: 'warning' };
   private readonly log: Logger;
   private readonly pool: WorkerPool;
+  private readonly watch: WorkerWatch;
   private readonly reception: Reception;
-  private listeners: Listener[] = [];
+  private readonly listeners: ListenerSet;
   private pidFile: PidFile | null = null;
   private idleTimer: NodeJS.Timeout | null = null;
   private stopping: Promise<void> | null = null;
+  private reloading: Promise<void> | null = null;
+  private reloadAgain = false;
+  private started = false;
+  private upgrading = false;
 
   constructor(
     private readonly options: PrimaryOptions,
-    sink: LogSink,
+    private configuration: Configuration,
+    private readonly sink: LogSink,
   ) {
-    const { configuration, verbose } = options;
-    const { conf } = configuration;
-    const logLevel = verbose && conf.log_level > 2 ? 'info' : logLevelOf(conf.log_level);
-    this.log = new Logger('primary', { level: logLevel }, sink);
+    this.log = new Logger('primary', this.threshold, sink);
+    this.setLogLevel();
     this.pool = new WorkerPool(
-      { configuration, logLevel },
       {
         ready: () => this.serve(),
-        message: (worker, message) => {
-          if (message.kind === 'log') sink(message.record);
-          else this.reception.told(worker, message);
-        },
+        message: (worker, message) => this.told(worker, message),
         lost: (worker) => this.reception.lost(worker),
       },
       this.log.for('pool'),
     );
+    this.watch = new WorkerWatch(
+      this.pool,
+      () => this.configuration.cluster.max_worker_memory,
+      this.log.for('pool'),
+    );
     this.reception = new Reception(
-      { maxClients: conf.max_clients, maxAnonymous: conf.max_anonymous_clients },
-      () => this.pool,
+      limitsOf(configuration),
+      (introduction, handle) => this.pool.hand(introduction, handle),
       this.log.for('reception'),
       () => this.watchIdleness(),
     );
+    this.listeners = new ListenerSet(
+      {
+        connected: (listener, socket) => this.reception.connected(listener, socket),
+        failed: (listener, error) => {
+          this.log.error(`cannot accept on ${listener.settings.name}: ${error.message}`);
+        },
+      },
+      this.log.for('listener'),
+    );
   }
 
-  /** Resolves when the first worker serves. Throws PidFileError or ListenError; nothing is left behind then. */
-  async start(): Promise<void> {
-    const { configuration, pidFile } = this.options;
-    const { mode, paths, cluster, warnings } = configuration;
+  /** Resolves when the first worker serves. On an error nothing is left behind. */
+  async start(inheritance: Inheritance | null): Promise<void> {
+    const { configuration, options } = this;
+    const { mode, paths, cluster, warnings, conf } = configuration;
     for (const warning of warnings) this.log.warning(warning);
-    raiseOpenFilesLimit();
+    this.checkDescriptors(conf.max_clients);
     mkdirSync(paths.runDirectory, { recursive: true, mode: mode === 'system' ? 0o755 : 0o700 });
-    this.pidFile = PidFile.acquire(pidFile);
+    const pidFile = options.pidFile ?? paths.pidFile;
+    // A predecessor holds it until this one is ready.
+    if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
-      for (const { settings, file } of plannedPaths(configuration)) {
-        this.listeners.push(await Listener.onPath(settings, file));
+      const setup = this.setupFor(configuration);
+      for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
+        this.listeners.adopt(Listener.inherited(settings, fd, path));
       }
-      const ready = new Promise<void>((resolve) => {
-        this.onFirstReady = resolve;
-      });
-      await this.pool.start(cluster.workers);
-      await ready;
+      const change = await this.listeners.prepare(await planListeners(configuration));
+      change.commit();
+      await this.pool.start(setup, cluster.workers);
+      if (inheritance !== null) {
+        await inheritance.ready();
+        this.pidFile = PidFile.acquire(pidFile);
+      }
+      this.started = true;
+      this.serve();
     } catch (error) {
+      this.pool.killAll();
       this.removeFiles();
       throw error;
     }
     this.watchIdleness();
-    this.log.info(`serving on ${this.listeners.map(({ settings }) => settings.name).join(', ')}`);
+    this.log.info(`serving on ${this.listeners.names.join(', ')}`);
+  }
+
+  /**
+   * Takes a new configuration: reads and checks everything, opens what is new, brings up a worker of the new generation,
+   * and only then changes over. On any error all stays as it was. Reloads asked for meanwhile become one more.
+   */
+  reload(): Promise<void> {
+    if (this.reloading !== null) {
+      this.reloadAgain = true;
+      return this.reloading;
+    }
+    this.reloading = this.reloadAll().finally(() => {
+      this.reloading = null;
+    });
+    return this.reloading;
+  }
+
+  /**
+   * Starts the program's new version on the same sockets. Once that is ready this one takes no more connections, lets its
+   * clients finish, and ends; resolves then with true. If the new one does not come up all stays as it was: false.
+   */
+  async upgrade(): Promise<boolean> {
+    if (this.upgrading || this.stopping !== null || !this.started) return false;
+    this.upgrading = true;
+    try {
+      await this.reloading;
+      const successor = await this.startSuccessor();
+      this.log.info(
+        `process ${successor.pid} takes over; this one serves its clients until they leave`,
+      );
+      if (this.idleTimer !== null) clearTimeout(this.idleTimer);
+      this.watch.stop();
+      this.listeners.handOver();
+      this.pidFile?.handOver();
+      this.pidFile = null;
+      successor.go();
+      await this.pool.drainAll();
+      return true;
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.log.error(`upgrade failed, this version goes on: ${reason}`);
+      return false;
+    } finally {
+      this.upgrading = false;
+    }
   }
 
   /** Stops accepting, lets pending replies out for a bounded time, ends workers, removes sockets and PID file. */
@@ -92,28 +181,102 @@ export class Primary {
     this.removeFiles();
   }
 
-  private async end(reason: string): Promise<void> {
-    this.log.info(`stopping: ${reason}`);
-    if (this.idleTimer !== null) clearTimeout(this.idleTimer);
-    for (const listener of this.listeners) listener.pause();
-    this.reception.close();
-    await this.pool.stop(this.options.configuration.cluster.stop_timeout);
-    this.removeFiles();
+  private async reloadAll(): Promise<void> {
+    this.reloadAgain = false;
+    try {
+      await this.reloadOnce();
+      this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.log.error(`reload failed, the old configuration stays in force: ${reason}`);
+    }
+    if (this.wantsReload) await this.reloadAll();
   }
 
-  private onFirstReady: () => void = () => undefined;
+  private get wantsReload(): boolean {
+    return this.reloadAgain && this.stopping === null;
+  }
+
+  private async reloadOnce(): Promise<void> {
+    await this.oldGenerationsGone();
+    const configuration = this.options.readConfiguration();
+    const setup = this.setupFor(configuration);
+    mkdirSync(configuration.paths.runDirectory, { recursive: true });
+    const change = await this.listeners.prepare(await planListeners(configuration));
+    let first: WorkerProcess;
+    try {
+      first = await this.pool.prepare(setup);
+    } catch (error) {
+      change.abandon();
+      throw error;
+    }
+    for (const warning of configuration.warnings) this.log.warning(warning);
+    this.configuration = configuration;
+    this.setLogLevel();
+    this.reception.limits = limitsOf(configuration);
+    this.pool.renew(first, setup, configuration.cluster.workers);
+    change.commit();
+    this.serve();
+  }
+
+  /** A generation drains until its clients have left: that is up to them, so a reload may have to wait. */
+  private async oldGenerationsGone(): Promise<void> {
+    if (this.pool.drainingGenerations < maxDraining) return;
+    this.log.warning(
+      `reload waits: ${maxDraining} older generations still serve clients; set drain_timeout to limit their time`,
+    );
+    while (this.pool.drainingGenerations >= maxDraining && this.stopping === null) {
+      await new Promise((resolve) => setTimeout(resolve, drainingInterval));
+    }
+  }
+
+  private startSuccessor(): Promise<Successor> {
+    const { directory, daemon } = this.options;
+    return Successor.start({
+      heirlooms: [...this.listeners.all].map(({ settings, fd, path }) => ({ settings, fd, path })),
+      directory,
+      env: process.env,
+      complaint: daemon ? (line) => this.log.error(`new version: ${line}`) : null,
+    });
+  }
+
+  private setupFor(configuration: Configuration): WorkerSetup {
+    const tls = configuration.conf.listen_tls ? readTlsTexts(configuration) : null;
+    return { configuration, logLevel: levelFor(configuration, this.options.verbose), tls };
+  }
+
+  private setLogLevel(): void {
+    this.threshold.level = levelFor(this.configuration, this.options.verbose);
+  }
+
+  private told(worker: WorkerProcess, message: WorkerMessage): void {
+    switch (message.kind) {
+      case 'log':
+        this.sink(message.record);
+        break;
+      case 'ready':
+      case 'alive':
+        break;
+      default:
+        this.reception.told(worker, message);
+    }
+  }
 
   /** A worker is ready: from the first one on connections are accepted. */
   private serve(): void {
-    this.onFirstReady();
-    if (this.stopping !== null) return;
-    for (const listener of this.listeners) {
-      listener.accept(
-        (from, socket) => this.reception.connected(from, socket),
-        (error) => this.log.error(`${listener.settings.name}: ${error.message}`),
-      );
-    }
+    if (this.stopping !== null || !this.started) return;
+    this.listeners.accept();
     this.reception.serveWaiting();
+  }
+
+  private async end(reason: string): Promise<void> {
+    this.log.info(`stopping: ${reason}`);
+    if (this.idleTimer !== null) clearTimeout(this.idleTimer);
+    this.watch.stop();
+    this.listeners.pause();
+    this.reception.close();
+    await this.pool.stop(this.configuration.cluster.stop_timeout);
+    this.removeFiles();
   }
 
   /** (Re)starts the clock of --timeout whenever the last client has gone. */
@@ -127,9 +290,33 @@ export class Primary {
     }, timeoutSeconds * 1000);
   }
 
+  private checkDescriptors(maxClients: number): void {
+    const { soft } = raiseOpenFilesLimit();
+    // A worker may have all clients, and a client two or more daemons.
+    const needed = BigInt(3 * maxClients + spareDescriptors);
+    if (soft >= needed) return;
+    this.log.warning(
+      `the limit of open files, ${soft}, is too low for max_clients (${maxClients}): ${needed} may be needed; ` +
+        'raise it (LimitNOFILE=, ulimit -Hn) or lower max_clients',
+    );
+  }
+
   private removeFiles(): void {
-    for (const listener of this.listeners.splice(0)) listener.close();
+    this.listeners.close();
     this.pidFile?.release();
     this.pidFile = null;
   }
+}
+
+function limitsOf({ conf }: Configuration): ClientLimits {
+  return {
+    maxClients: conf.max_clients,
+    maxAnonymous: conf.max_anonymous_clients,
+    maxWaiting: Math.max(conf.max_queued_clients, 1),
+  };
+}
+
+/** --verbose shows informational lines unless the configuration asks for still more. */
+function levelFor({ conf }: Configuration, verbose: boolean): LogLevel {
+  return logLevelOf(verbose ? Math.min(conf.log_level, 2) : conf.log_level);
 }

@@ -1,31 +1,52 @@
 import type { Socket } from 'node:net';
-import type { ClientIntroduction, WorkerMessage } from '../control/messages.js';
+import type { ClientIntroduction, ClientMessage } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
-import { handleOf } from '../transport/socket-stream.js';
-import { ClientRegistry, type Client } from './client-registry.js';
+import { handleOf, type SocketHandle } from '../transport/socket-stream.js';
+import { ClientRegistry, strangerPatience, type Client } from './client-registry.js';
 import type { Listener } from './listener.js';
 import { localPeer } from './local-peer.js';
-import type { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 
-/** How many clients may be there at once. Source: max_clients and max_anonymous_clients of virtproxyd.conf. */
+/** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf. */
 export interface ClientLimits {
-  maxClients: number;
-  maxAnonymous: number;
+  readonly maxClients: number;
+  readonly maxAnonymous: number;
+  /** Accepted connections that may wait for a place. */
+  readonly maxWaiting: number;
 }
 
-/** Takes accepted connections in, within the limits, and sees that each gets to a worker. */
+/** Gives a client to a worker; null when none is ready. */
+export type HandOver = (
+  introduction: ClientIntroduction,
+  handle: SocketHandle,
+) => WorkerProcess | null;
+
+/**
+ * Takes accepted connections in and sees that each gets to a worker, within the limits, which count over all sockets
+ * and workers. At max_clients new ones wait for a place, first come, first served. At max_anonymous_clients the oldest
+ * silent connection gives way to the newest, so that strangers who never log in cannot shut anybody out. Root and the
+ * user the daemon runs as are let in over the UNIX sockets whatever the limits say, to put things right.
+ */
 export class Reception {
   readonly clients = new ClientRegistry();
-  /** Accepted, but without a worker yet or beyond a limit; oldest first. */
-  private readonly waiting: Client[] = [];
+  /** Accepted and not given to a worker yet, oldest first. */
+  private waiting: Client[] = [];
+  private readonly ownUid = process.geteuid?.() ?? 0;
+  private turnedAway = 0;
+  private retry: NodeJS.Timeout | null = null;
 
   constructor(
-    private readonly limits: ClientLimits,
-    private readonly pool: () => WorkerPool,
+    public limits: ClientLimits,
+    private readonly handOver: HandOver,
     private readonly log: Logger,
+    /** Called whenever the number of clients may have changed. */
     private readonly changed: () => void,
   ) {}
+
+  /** Clients, those that wait included. */
+  get size(): number {
+    return this.clients.size + this.waiting.length;
+  }
 
   /** A listener accepted a connection. */
   connected(listener: Listener, socket: Socket): void {
@@ -40,30 +61,35 @@ export class Reception {
       connectedAt: Date.now(),
       socket,
       worker: null,
-      loggedIn: false,
+      spokeAt: null,
+      // A socket that asks for no login has no anonymous clients.
+      loggedIn: introduction.transport !== 'tls' && introduction.auth === 'none',
     };
+    client.loggedIn ||= this.isOwn(client);
     this.waiting.push(client);
     this.serveWaiting();
-    if (client.worker === null) {
-      this.log.debug(`client ${introduction.id} waits: ${this.fullness()}`);
-    }
+    this.turnAway();
     this.changed();
   }
 
-  /** A worker has something to say of a client. */
-  told(worker: WorkerProcess, message: WorkerMessage): void {
-    if (message.kind === 'ready' || message.kind === 'log') return;
-    const client = this.clients.get(message.id);
+  /** A worker says something of a client. */
+  told(worker: WorkerProcess, { kind, id }: ClientMessage): void {
+    const client = this.clients.get(id);
     if (client?.worker !== worker) return;
-    switch (message.kind) {
+    switch (kind) {
       case 'taken':
         client.socket?.destroy();
         client.socket = null;
-        break;
+        return;
+      case 'spoke':
+        client.spokeAt = Date.now();
+        return;
       case 'loggedIn':
         this.clients.loggedIn(client);
         break;
       case 'closed':
+        client.socket?.destroy();
+        client.socket = null;
         this.clients.remove(client);
         break;
     }
@@ -71,80 +97,121 @@ export class Reception {
     this.changed();
   }
 
-  /** A worker is gone: clients it had not taken yet go to others, the rest went with it. */
+  /** A worker is gone: clients it had not taken go to others, the rest went with it. */
   lost(worker: WorkerProcess): void {
-    for (const client of [...this.clients.all()]) {
+    const orphans: Client[] = [];
+    for (const client of [...this.clients.all]) {
       if (client.worker !== worker) continue;
-      const { socket } = client;
-      client.socket = null;
       this.clients.remove(client);
-      if (socket === null) continue;
-      client.socket = socket;
       client.worker = null;
-      this.waiting.push(client);
+      if (client.socket !== null) orphans.push(client);
     }
+    this.waiting = [...orphans, ...this.waiting];
     this.serveWaiting();
     this.changed();
   }
 
   /** Gives clients that wait to workers, as far as limits and workers allow. */
   serveWaiting(): void {
-    while (this.waiting.length > 0 && this.hasRoom()) {
-      const client = this.waiting[0];
-      if (client === undefined) return;
-      if (client.socket === null || client.socket.destroyed) {
-        this.waiting.shift();
-        continue;
-      }
-      const worker = this.pool().hand(client.introduction, handleOf(client.socket));
-      if (worker === null) return;
-      this.waiting.shift();
-      client.worker = worker;
-      this.clients.add(client);
-    }
+    if (this.waiting.length === 0) return;
+    const newestFirst = this.clients.anonymousSize >= this.limits.maxAnonymous;
+    const order = newestFirst ? this.waiting.toReversed() : this.waiting;
+    const served = new Set(order.filter((client) => this.serve(client)));
+    this.waiting = this.waiting.filter((client) => !served.has(client));
+    this.tryAgainLater();
   }
 
-  /** Clients, those that wait included. */
-  get size(): number {
-    return this.clients.size + this.waiting.length;
-  }
-
-  /** Turns away whoever still waits for a worker. */
+  /** Turns away whoever still waits. */
   close(): void {
+    if (this.retry !== null) clearTimeout(this.retry);
     for (const { socket } of this.waiting.splice(0)) socket?.destroy();
   }
 
-  private hasRoom(): boolean {
-    const { maxClients, maxAnonymous } = this.limits;
-    return this.clients.size < maxClients && this.clients.anonymousSize < maxAnonymous;
+  /** Whether the client needs no place in the queue any more. */
+  private serve(client: Client): boolean {
+    const { socket, introduction } = client;
+    if (socket === null || socket.destroyed) return true;
+    const welcome = this.isOwn(client) || this.makeRoom(client);
+    const worker = welcome ? this.handOver(introduction, handleOf(socket)) : null;
+    if (worker === null) return false;
+    client.worker = worker;
+    this.clients.add(client);
+    return true;
   }
 
-  private fullness(): string {
+  private isOwn({ introduction: { local } }: Client): boolean {
+    return local !== null && (local.uid === 0 || local.uid === this.ownUid);
+  }
+
+  private makeRoom(client: Client): boolean {
     const { maxClients, maxAnonymous } = this.limits;
-    if (this.clients.size >= maxClients) return `max_clients (${maxClients}) is reached`;
-    if (this.clients.anonymousSize >= maxAnonymous) {
-      return `max_anonymous_clients (${maxAnonymous}) is reached`;
+    if (!client.loggedIn && this.clients.anonymousSize >= maxAnonymous) {
+      const other = this.clients.leastWelcome(Date.now());
+      if (other === null) return false;
+      this.giveWay(other, maxAnonymous);
     }
-    return 'no worker is ready';
+    return this.clients.size < maxClients;
+  }
+
+  /** Nobody tells when a silent connection has been silent for too long. */
+  private tryAgainLater(): void {
+    if (this.waiting.length === 0 || this.retry !== null) return;
+    this.retry = setTimeout(() => {
+      this.retry = null;
+      this.serveWaiting();
+    }, strangerPatience / 2);
+  }
+
+  private giveWay(client: Client, limit: number): void {
+    const { id } = client.introduction;
+    client.worker?.send({
+      kind: 'closeClient',
+      id,
+      reason: `gave way to a new client: ${limit} have not logged in (max_anonymous_clients)`,
+    });
+    client.socket?.destroy();
+    client.socket = null;
+    this.clients.remove(client);
+  }
+
+  /** Keeps the queue within its bound: the oldest goes, since it has waited in vain longest. */
+  private turnAway(): void {
+    const { maxWaiting, maxClients } = this.limits;
+    while (this.waiting.length > maxWaiting) {
+      const oldest = this.waiting.shift();
+      oldest?.socket?.destroy();
+      if (this.turnedAway++ % maxWaiting === 0) {
+        this.log.warning(
+          `max_clients (${maxClients}) is reached and max_queued_clients (${maxWaiting}) wait: ` +
+            `turned away ${this.turnedAway} so far; raise max_clients`,
+        );
+      }
+    }
   }
 
   private introduce(listener: Listener, socket: Socket): ClientIntroduction | null {
     const { transport, auth, readOnly, name } = listener.settings;
+    const isLocal = transport === 'unix';
     try {
-      const remote = transport !== 'unix';
       return {
         kind: 'client',
         id: this.clients.nextId(),
         transport,
         auth,
         readOnly,
-        local: remote ? null : localPeer(handleOf(socket).fd),
-        remoteAddress: remote ? `${socket.remoteAddress};${socket.remotePort}` : null,
-        localAddress: remote ? `${socket.localAddress};${socket.localPort}` : null,
+        local: isLocal ? localPeer(handleOf(socket).fd) : null,
+        remoteAddress: isLocal ? null : saslAddress(socket.remoteAddress, socket.remotePort),
+        localAddress: isLocal ? null : saslAddress(socket.localAddress, socket.localPort),
       };
     } catch (error) {
-      this.log.warning(`a client of ${name} left before it could be identified: ${String(error)}`);
+      const reason = error instanceof Error ? error.message : String(error);
+      this.log.debug(`a client of ${name} left before it could be identified: ${reason}`);
       return null;
     }
   }
+}
+
+function saslAddress(address: string | undefined, port: number | undefined): string {
+  if (address === undefined || port === undefined) throw new Error('it has no address any more');
+  return `${address};${port}`;
 }

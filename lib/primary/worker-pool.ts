@@ -1,9 +1,8 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import { fileURLToPath } from 'node:url';
 import throng from 'throng';
-import type { Configuration } from '../config/configuration.js';
-import type { ClientIntroduction, WorkerMessage } from '../control/messages.js';
-import type { Logger, LogLevel } from '../logging/logger.js';
+import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../control/messages.js';
+import type { Logger } from '../logging/logger.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { CrashBackOff } from './crash-back-off.js';
 import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.js';
@@ -17,10 +16,9 @@ export interface PoolEvents {
   lost(worker: WorkerProcess): void;
 }
 
-/** What workers are given to work with. */
-export interface WorkerSetup {
-  readonly configuration: Configuration;
-  readonly logLevel: LogLevel;
+/** No worker of a configuration came up. */
+export class WorkerStartError extends Error {
+  readonly code = 'WORKER_START';
 }
 
 /**
@@ -32,33 +30,53 @@ const stopThrong = 'SIGURG';
 /** A day: throng's own end of patience must never come, since the primary bounds a stop itself. */
 const throngGrace = 86_400_000;
 
+/** Crashes in a row, with no worker ready, after which a start is given up. */
+const maxCrashesAtStart = 3;
+
 /**
- * The worker processes. throng forks as many as there should be and forks again whenever one leaves the cluster; a
- * forked worker does nothing before the pool sends it its configuration, which after crashes is done later and later.
+ * The worker processes. throng forks as many as there should be and forks again whenever one leaves the cluster: because
+ * it died, or because it drains. A forked worker is a spare, which does nothing; the pool configures as many spares as
+ * workers are missing, after crashes later and later.
  */
 export class WorkerPool implements WorkerEvents {
   private readonly workers = new Set<WorkerProcess>();
-  private readonly backOff = new CrashBackOff();
-  /** Delays in seconds for the next workers that throng forks. */
-  private readonly delays: number[] = [];
+  private backOff = new CrashBackOff();
+  private setup: WorkerSetup | null = null;
+  private generation = 0;
+  private target = 0;
+  private crashesInARow = 0;
   private stopping = false;
+  /** Set while replacements wait after a crash. */
+  private pause: NodeJS.Timeout | null = null;
+  private onStarted: ((error?: Error) => void) | null = null;
+  private onEmpty: () => void = () => undefined;
 
   constructor(
-    private readonly setup: WorkerSetup,
     private readonly events: PoolEvents,
     private readonly log: Logger,
   ) {}
 
-  /** Forks `count` workers and keeps their number up. */
-  async start(count: number): Promise<void> {
+  /** Starts `count` workers and keeps their number up. Resolves when the first is ready. Throws WorkerStartError. */
+  async start(setup: WorkerSetup, count: number): Promise<void> {
+    this.setup = setup;
+    this.generation = 1;
+    this.target = count;
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('../worker/main.js', import.meta.url)),
       args: [],
       stdio: [...workerStdio],
     });
     // Before throng's own listener, which forks the successor.
-    cluster.on('disconnect', (worker) => this.left(worker));
-    cluster.on('fork', (worker) => this.forked(worker));
+    cluster.on('disconnect', (process) => {
+      for (const worker of this.workers) if (worker.is(process)) this.left(worker);
+    });
+    cluster.on('fork', (process) => {
+      this.adopt(process);
+      this.fill();
+    });
+    const started = new Promise<void>((resolve, reject) => {
+      this.onStarted = (error) => (error === undefined ? resolve() : reject(error));
+    });
     await throng({
       count,
       lifetime: Infinity,
@@ -67,18 +85,91 @@ export class WorkerPool implements WorkerEvents {
       // Workers run a program of their own.
       worker: () => undefined,
     });
+    await started;
   }
 
-  /** Those that are alive, draining ones included. */
+  /** Those that are alive: spare and draining ones included. */
   get all(): ReadonlySet<WorkerProcess> {
     return this.workers;
+  }
+
+  get currentGeneration(): number {
+    return this.generation;
+  }
+
+  /** How many older generations still have workers that drain. */
+  get drainingGenerations(): number {
+    const numbers = [...this.workers]
+      .filter(({ state, generation }) => state === 'draining' && generation < this.generation)
+      .map(({ generation }) => generation);
+    return new Set(numbers).size;
+  }
+
+  /** Those that serve new clients, or will. */
+  get live(): WorkerProcess[] {
+    return [...this.workers].filter(
+      ({ state, generation }) =>
+        generation === this.generation && (state === 'ready' || state === 'starting'),
+    );
+  }
+
+  /**
+   * Brings up one worker of a new generation. Resolves with it when it is ready; it takes clients only after `renew`.
+   * Throws WorkerStartError when it ends before, and nothing has changed then.
+   */
+  async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
+    const spare = [...this.workers].find(({ state }) => state === 'spare');
+    const worker = spare ?? this.adopt(cluster.fork());
+    worker.configure(setup, this.generation + 1);
+    await new Promise<void>((resolve, reject) => {
+      this.candidate = { worker, resolve, reject };
+    }).finally(() => {
+      this.candidate = null;
+    });
+    return worker;
+  }
+
+  /** Makes the generation of a prepared worker the current one and drains all others. */
+  renew(first: WorkerProcess, setup: WorkerSetup, count: number): void {
+    this.setup = setup;
+    this.generation = first.generation;
+    this.target = count;
+    this.backOff = new CrashBackOff();
+    if (this.pause !== null) clearTimeout(this.pause);
+    this.pause = null;
+    const seconds = setup.configuration.cluster.drain_timeout;
+    const staying = [...this.workers].filter(
+      ({ state }) => state !== 'draining' && state !== 'gone',
+    );
+    for (const worker of staying) {
+      if (worker.generation !== this.generation && worker.state !== 'spare') worker.drain(seconds);
+    }
+    // Each that drains is replaced by throng; only a higher number needs more.
+    for (let there = staying.length; there < count; there++) cluster.fork();
+    this.fill();
+  }
+
+  /** Lets one worker drain; a successor takes its place. */
+  retire(worker: WorkerProcess): void {
+    worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
+    this.fill();
+  }
+
+  /** Lets all workers drain, without successors. Resolves when none is left. */
+  async drainAll(): Promise<void> {
+    this.end();
+    for (const worker of this.workers) {
+      if (worker.state === 'spare') worker.kill();
+      else worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
+    }
+    await this.empty();
   }
 
   /** Hands a client to the ready worker with the fewest; null when there is none. */
   hand(introduction: ClientIntroduction, handle: SocketHandle): WorkerProcess | null {
     let fewest: WorkerProcess | null = null;
     for (const worker of this.workers) {
-      if (worker.state !== 'ready') continue;
+      if (worker.state !== 'ready' || worker.generation !== this.generation) continue;
       if (fewest === null || worker.clients < fewest.clients) fewest = worker;
     }
     fewest?.hand(introduction, handle);
@@ -88,12 +179,12 @@ export class WorkerPool implements WorkerEvents {
   /** Ends all workers: `seconds` for pending replies, then one more for the rest, then by force. */
   async stop(seconds: number): Promise<void> {
     this.end();
-    for (const worker of this.workers) worker.send({ kind: 'stop', seconds });
+    for (const worker of this.workers) {
+      if (worker.state === 'spare') worker.kill();
+      else worker.send({ kind: 'stop', seconds });
+    }
     const force = setTimeout(() => this.killAll(), (seconds + 1) * 1000);
-    await new Promise<void>((resolve) => {
-      this.onEmpty = resolve;
-      if (this.workers.size === 0) resolve();
-    });
+    await this.empty();
     clearTimeout(force);
   }
 
@@ -104,14 +195,20 @@ export class WorkerPool implements WorkerEvents {
   }
 
   message(worker: WorkerProcess, message: WorkerMessage): void {
-    if (message.kind === 'ready') {
-      if (worker.state !== 'starting') return;
-      worker.state = 'ready';
-      this.log.info(`worker ${worker.pid} is ready`);
-      this.events.ready();
+    if (message.kind !== 'ready') {
+      this.events.message(worker, message);
       return;
     }
-    this.events.message(worker, message);
+    if (worker.state !== 'starting') return;
+    worker.state = 'ready';
+    this.crashesInARow = 0;
+    this.log.info(`worker ${worker.pid} of generation ${worker.generation} is ready`);
+    if (this.candidate?.worker === worker) {
+      this.candidate.resolve();
+      return;
+    }
+    this.onStarted?.();
+    this.events.ready();
   }
 
   complaint(worker: WorkerProcess, line: string): void {
@@ -119,45 +216,87 @@ export class WorkerPool implements WorkerEvents {
   }
 
   gone(worker: WorkerProcess, how: string): void {
+    this.left(worker);
+    worker.state = 'gone';
     this.workers.delete(worker);
     this.log.info(`worker ${worker.pid} ${how}`);
     this.events.lost(worker);
     if (this.workers.size === 0) this.onEmpty();
   }
 
-  private onEmpty: () => void = () => undefined;
+  private candidate: {
+    readonly worker: WorkerProcess;
+    readonly resolve: () => void;
+    readonly reject: (error: Error) => void;
+  } | null = null;
+
+  private empty(): Promise<void> {
+    return new Promise((resolve) => {
+      this.onEmpty = resolve;
+      if (this.workers.size === 0) resolve();
+    });
+  }
 
   private end(): void {
     if (this.stopping) return;
     this.stopping = true;
+    if (this.pause !== null) clearTimeout(this.pause);
     process.emit(stopThrong, stopThrong);
   }
 
-  /** A worker left the cluster: to drain, or because it died. throng forks its successor right after this. */
-  private left(process: ClusterWorker): void {
-    const worker = [...this.workers].find(({ pid }) => pid === process.process.pid);
-    if (this.stopping || worker?.state === 'draining') {
-      this.delays.push(0);
-      return;
-    }
-    const delay = this.backOff.crashed(performance.now() / 1000);
-    this.delays.push(delay);
-    const when = delay === 0 ? 'now' : `in ${delay} s`;
-    this.log.error(`worker ${process.process.pid ?? 0} died: it is replaced ${when}`);
-  }
-
-  /** Every fork comes from throng: at the start, or to replace a worker that left. */
-  private forked(process: ClusterWorker): void {
+  private adopt(process: ClusterWorker): WorkerProcess {
+    for (const known of this.workers) if (known.is(process)) return known;
     const worker = new WorkerProcess(process, this);
     this.workers.add(worker);
-    const delay = this.delays.shift() ?? 0;
-    if (delay === 0) this.configure(worker);
-    else setTimeout(() => this.configure(worker), delay * 1000).unref();
+    return worker;
   }
 
-  private configure(worker: WorkerProcess): void {
-    if (worker.state !== 'spare' || this.stopping) return;
-    worker.state = 'starting';
-    worker.send({ kind: 'configure', ...this.setup });
+  /**
+   * A worker left the cluster, to drain or because it died, or its process has ended; told at least once of each. For
+   * every one that leaves throng forks another.
+   */
+  private left(worker: WorkerProcess): void {
+    const { state, pid } = worker;
+    if (this.stopping || state === 'draining' || state === 'gone') return;
+    worker.state = 'gone';
+    if (this.candidate?.worker === worker) {
+      this.candidate.reject(
+        new WorkerStartError(`worker ${pid} of the new generation ended before it was ready`),
+      );
+      return;
+    }
+    // A spare has nothing to crash on but what it was killed by.
+    if (state === 'spare') return;
+    this.crashed(pid);
+  }
+
+  private crashed(pid: number): void {
+    this.crashesInARow++;
+    const delay = this.backOff.crashed(performance.now() / 1000);
+    const when = delay === 0 ? 'now' : `in ${delay} s`;
+    const others = this.live.length === 0 ? '; no other worker serves' : '';
+    this.log.error(`worker ${pid} died: it is replaced ${when}${others}`);
+    if (this.onStarted !== null && this.crashesInARow >= maxCrashesAtStart) {
+      this.onStarted(new WorkerStartError('the workers end before they are ready; see the log'));
+    }
+    if (this.pause !== null) clearTimeout(this.pause);
+    this.pause = null;
+    if (delay === 0) return;
+    this.pause = setTimeout(() => {
+      this.pause = null;
+      this.fill();
+    }, delay * 1000);
+  }
+
+  /** Configures spares until there are as many workers as there should be; more spares are on their way. */
+  private fill(): void {
+    if (this.setup === null || this.stopping || this.pause !== null) return;
+    let missing = this.target - this.live.length;
+    for (const worker of this.workers) {
+      if (missing <= 0) return;
+      if (worker.state !== 'spare') continue;
+      worker.configure(this.setup, this.generation);
+      missing--;
+    }
   }
 }

@@ -1,11 +1,19 @@
 import type { Worker as ClusterWorker } from 'node:cluster';
-import type { Duplex, Readable } from 'node:stream';
 import { createInterface } from 'node:readline';
+import type { Duplex, Readable } from 'node:stream';
 import { ControlChannel } from '../control/channel.js';
-import type { ClientIntroduction, PrimaryMessage, WorkerMessage } from '../control/messages.js';
+import type {
+  ClientIntroduction,
+  PrimaryMessage,
+  WorkerMessage,
+  WorkerSetup,
+} from '../control/messages.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 
-/** `spare`: forked, not configured; `draining`: takes no more clients. */
+/**
+ * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no more clients;
+ * `gone`: the process has ended.
+ */
 export const workerStates = ['spare', 'starting', 'ready', 'draining', 'gone'] as const;
 export type WorkerState = (typeof workerStates)[number];
 
@@ -17,11 +25,30 @@ export interface WorkerEvents {
   gone(worker: WorkerProcess, how: string): void;
 }
 
+/** The descriptor of the control channel in a worker's stdio. */
+const controlDescriptor = 4;
+
+/** A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel. */
+export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;
+
+/** What a worker used, when it was last looked at. */
+export interface WorkerUsage {
+  /** Per cent of one core. */
+  readonly cpu: number;
+  /** Resident bytes. */
+  readonly memory: number;
+}
+
 /** The primary's side of one worker process. */
 export class WorkerProcess {
   state: WorkerState = 'spare';
+  /** Counts reloads; a worker belongs to the one whose configuration it was given. */
+  generation = 0;
   /** Clients it has or is being handed. */
   clients = 0;
+  usage: WorkerUsage | null = null;
+  /** Milliseconds of `performance.now()` when it last showed life. */
+  aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
 
   constructor(
@@ -31,23 +58,41 @@ export class WorkerProcess {
     const { stdio } = process.process;
     this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
       stdio[controlDescriptor] as unknown as Duplex,
-      (message) => events.message(this, message),
+      (message) => {
+        this.aliveAt = performance.now();
+        events.message(this, message);
+      },
       () => undefined,
     );
-    createInterface({ input: stdio[2] as Readable }).on('line', (line) =>
-      events.complaint(this, line),
-    );
-    process.process.once('exit', (code, signal) => {
-      this.state = 'gone';
-      this.channel.close();
-      events.gone(this, signal === null ? `ended with status ${code}` : `was killed by ${signal}`);
+    createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
+      events.complaint(this, line);
     });
-    // A worker that dies while a message is on its way to it is dealt with when it has exited.
+    // Not at 'exit': what it said last must have been read before its clients are given to others.
+    process.process.once('close', (code: number | null, signal: string | null) => {
+      this.channel.close();
+      events.gone(
+        this,
+        signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
+      );
+    });
+    // A worker that dies while a message is on its way to it is dealt with when it has gone.
     process.on('error', () => undefined);
   }
 
   get pid(): number {
     return this.process.process.pid ?? 0;
+  }
+
+  /** Whether this is the process that the cluster module speaks of. */
+  is(process: ClusterWorker): boolean {
+    return this.process === process;
+  }
+
+  configure(setup: WorkerSetup, generation: number): void {
+    this.state = 'starting';
+    this.generation = generation;
+    this.aliveAt = performance.now();
+    this.send({ kind: 'configure', ...setup });
   }
 
   send(message: PrimaryMessage): void {
@@ -73,9 +118,3 @@ export class WorkerProcess {
     this.process.process.kill('SIGKILL');
   }
 }
-
-/** The descriptor of the control channel in a worker's stdio. */
-const controlDescriptor = 4;
-
-/** A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel. */
-export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;

@@ -79,13 +79,14 @@ export class Framer {
     else this.cut(bytes, 0);
   }
 
-  /** Asks `largeFrame` again after it had refused. Throws FrameLengthError. */
-  resume(): void {
-    if (!this.suspended || this.stopped) return;
+  /** Asks `largeFrame` again after it had refused; false when it refuses still. Throws FrameLengthError. */
+  resume(): boolean {
+    if (!this.suspended || this.stopped) return true;
     this.suspended = false;
     const bytes = this.held.subarray(0, this.heldEnd);
     this.forget();
     this.cut(bytes, 0);
+    return !this.isSuspended;
   }
 
   /** Drops everything held and ignores what comes; may be called from within the sink. */

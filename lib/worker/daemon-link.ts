@@ -179,8 +179,10 @@ export class DaemonLink implements FrameSink, StreamListener {
 
   /** The client can take a large frame again. */
   retry(): void {
-    this.push(null);
-    if (!this.framer.isSuspended) this.release(this.framer);
+    if (!this.framer.isSuspended) return;
+    this.guarded(() => {
+      if (this.framer.resume()) this.release(this.framer);
+    });
     this.owner.turnEnded(this);
   }
 
@@ -218,7 +220,7 @@ export class DaemonLink implements FrameSink, StreamListener {
   }
 
   bytes(chunk: Buffer): void {
-    this.push(chunk);
+    this.guarded(() => this.framer.push(chunk));
     this.owner.turnEnded(this);
   }
 
@@ -323,10 +325,9 @@ export class DaemonLink implements FrameSink, StreamListener {
     return false;
   }
 
-  private push(chunk: Buffer | null): void {
+  private guarded(work: () => void): void {
     try {
-      if (chunk === null) this.framer.resume();
-      else this.framer.push(chunk);
+      work();
     } catch (error) {
       if (!(error instanceof FrameLengthError)) throw error;
       const { daemon, path } = this.endpoint;

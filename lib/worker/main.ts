@@ -4,34 +4,35 @@
  */
 import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
-import type { PrimaryMessage, WorkerMessage } from '../control/messages.js';
+import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { Worker } from './worker.js';
 
 /** The descriptor of the control channel, beside node's own channel. */
 const controlDescriptor = 4;
 
 let worker: Worker | null = null;
+/** What was said while the worker was being made. */
+const early: PrimaryMessage[] = [];
 
 const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
   new Socket({ fd: controlDescriptor, readable: true, writable: true }),
   (message) => {
-    if (message.kind === 'configure') {
-      void start(message);
-    } else if (worker === null) {
-      process.exit(0);
-    } else {
-      worker.told(message);
-    }
+    if (message.kind === 'heartbeat') channel.send({ kind: 'alive' });
+    else if (message.kind === 'configure') void start(message);
+    else if (worker !== null) worker.told(message);
+    else early.push(message);
   },
   // The primary is gone, and with it everything a worker is for.
   () => process.exit(0),
 );
 
-async function start(message: PrimaryMessage & { kind: 'configure' }): Promise<void> {
+async function start(setup: WorkerSetup): Promise<void> {
   const { Worker } = await import('./worker.js');
-  worker = new Worker(message.configuration, message.logLevel, channel);
-  process.on('message', (introduction, handle) => worker?.handed(introduction, handle));
+  const started = new Worker(setup, channel);
+  worker = started;
+  process.on('message', (introduction, handle) => started.handed(introduction, handle));
   channel.send({ kind: 'ready' });
+  for (const message of early) started.told(message);
 }
 
 // The primary alone decides when workers end; signals to the whole process group are for it.

@@ -157,7 +157,10 @@ export class Relay implements LinkOwner {
 
   /** The client can be sent frames of other daemons again. */
   clientReleased(): void {
-    for (const link of this.links()) link.retry();
+    for (const link of this.links()) {
+      link.release(this.client);
+      link.retry();
+    }
   }
 
   /** Forwards calls that were held back, as far as the limit allows now. */
@@ -216,6 +219,7 @@ export class Relay implements LinkOwner {
     const { outbox } = this.client;
     outbox.flush();
     if (outbox.queuedBytes > clientHighWater) link.hold(clientHighWater);
+    if (outbox.isBlockedFor(link)) link.hold(this.client);
   }
 
   drained(link: DaemonLink): void {

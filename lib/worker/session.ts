@@ -56,6 +56,8 @@ export interface SessionContext {
   readonly probe: (readOnly: boolean) => Promise<string | null>;
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
   readonly log: Logger;
+  /** A client that has not logged in sent a frame. */
+  readonly spoke: (session: Session) => void;
   readonly loggedIn: (session: Session) => void;
   readonly closed: (session: Session) => void;
 }
@@ -176,8 +178,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     try {
       this.framer.push(chunk);
     } catch (error) {
-      if (!(error instanceof FrameLengthError)) throw error;
-      this.close(error.message);
+      this.closeAfter(error);
       return;
     }
     this.relay?.clientTurnEnded();
@@ -198,8 +199,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     if (this.isKeepalive(bytes, start)) return;
     if (this.state !== 'login') {
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
-    } else if (!this.asksForKeepalive(bytes, start, length)) {
-      this.login.frame(bytes, start, length);
+    } else {
+      this.context.spoke(this);
+      if (!this.asksForKeepalive(bytes, start, length)) this.login.frame(bytes, start, length);
     }
   }
 
@@ -222,8 +224,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   retryLarge(): void {
     if (!this.framer.isSuspended) return;
-    this.framer.resume();
-    if (this.relay !== null && !this.framer.isSuspended) this.gate.open(this.relay);
+    try {
+      if (this.framer.resume()) this.gate.open(this.relay);
+    } catch (error) {
+      this.closeAfter(error);
+    }
   }
 
   // The login
@@ -442,6 +447,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       ({ uri } = target);
     }
     await relay.open(endpoint, { name: uri, flags });
+  }
+
+  /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
+  private closeAfter(error: unknown): void {
+    if (!(error instanceof FrameLengthError)) throw error;
+    this.close(error.message);
   }
 
   private release(): void {

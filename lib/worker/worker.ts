@@ -1,7 +1,12 @@
 import { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { ControlChannel } from '../control/channel.js';
-import type { ClientIntroduction, PrimaryMessage, WorkerMessage } from '../control/messages.js';
+import type {
+  ClientIntroduction,
+  PrimaryMessage,
+  WorkerMessage,
+  WorkerSetup,
+} from '../control/messages.js';
 import { Logger, type LogLevel } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { DaemonDirectory } from './daemon-directory.js';
@@ -26,8 +31,7 @@ export class Worker {
   private ending = false;
 
   constructor(
-    configuration: Configuration,
-    logLevel: LogLevel,
+    { configuration, logLevel }: WorkerSetup,
     private readonly channel: Channel,
   ) {
     this.threshold = { level: logLevel };
@@ -48,7 +52,7 @@ export class Worker {
         this.threshold.level = message.level;
         break;
       case 'closeClient':
-        this.sessions.get(message.id)?.close('closed by the administrator');
+        this.sessions.get(message.id)?.close(message.reason);
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -56,7 +60,9 @@ export class Worker {
       case 'drain':
         void this.drain(message.seconds);
         break;
+      case 'heartbeat':
       case 'configure':
+        // Answered before there was a worker: see main.ts.
         break;
     }
   }
@@ -94,7 +100,7 @@ export class Worker {
           : starter.connect(endpoint, signal),
       probe: async (readOnly) =>
         (await daemons.probe(readOnly)) ??
-        daemons.probed.find((driver) => starter?.find(`virt${driver}d`) != null) ??
+        daemons.probed.find((driver) => (starter?.find(`virt${driver}d`) ?? null) !== null) ??
         null,
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
         sasl: {
@@ -108,6 +114,9 @@ export class Worker {
         polkit: () => (this.polkit ??= new PolkitAuthority()),
       }),
       log: log.for('session'),
+      spoke: ({ id }) => {
+        this.channel.send({ kind: 'spoke', id });
+      },
       loggedIn: ({ id }) => {
         this.channel.send({ kind: 'loggedIn', id });
       },

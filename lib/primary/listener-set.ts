@@ -1,0 +1,123 @@
+import type { Logger } from '../logging/logger.js';
+import { Listener, ListenError, type ListenerEvents, type SocketFile } from './listener.js';
+import type { PlannedListener } from './listener-plan.js';
+
+/** A change of the listening sockets that is ready but not made yet. */
+export interface ListenerChange {
+  /** Makes it: new sockets accept, changed ones are as they should be, the rest is closed. Cannot fail. */
+  commit(): void;
+  /** Takes it back; nothing has changed then. */
+  abandon(): void;
+}
+
+/** The listening sockets there are, by name. */
+export class ListenerSet {
+  private readonly listeners = new Map<string, Listener>();
+  private accepting = false;
+
+  constructor(
+    private readonly events: ListenerEvents,
+    private readonly log: Logger,
+  ) {}
+
+  get names(): string[] {
+    return [...this.listeners.keys()];
+  }
+
+  get all(): Iterable<Listener> {
+    return this.listeners.values();
+  }
+
+  /** Takes over a socket that listens already. */
+  adopt(listener: Listener): void {
+    this.listeners.set(keyOf(listener.settings), listener);
+  }
+
+  /** Opens what the plan has and the set lacks, before anything old is closed. Throws ListenError. */
+  async prepare(plan: readonly PlannedListener[]): Promise<ListenerChange> {
+    const opened: Listener[] = [];
+    const abandon = (): void => {
+      for (const listener of opened) listener.close();
+    };
+    try {
+      for (const planned of plan) {
+        if (this.listeners.has(keyOf(planned.settings))) continue;
+        const listener = await this.open(planned);
+        if (listener !== null) opened.push(listener);
+      }
+    } catch (error) {
+      abandon();
+      throw error;
+    }
+    return { commit: () => this.commit(plan, opened), abandon };
+  }
+
+  /** Begins to accept on all sockets, those added later too. */
+  accept(): void {
+    this.accepting = true;
+    for (const listener of this.listeners.values()) listener.accept(this.events);
+  }
+
+  /** Stops accepting; connections that arrive wait in the kernel. */
+  pause(): void {
+    this.accepting = false;
+    for (const listener of this.listeners.values()) listener.pause();
+  }
+
+  /** Leaves sockets and files to another process that listens on them too. */
+  handOver(): void {
+    for (const listener of this.listeners.values()) listener.handOver();
+    this.close();
+  }
+
+  close(): void {
+    for (const listener of this.listeners.values()) listener.close();
+    this.listeners.clear();
+  }
+
+  private commit(plan: readonly PlannedListener[], opened: readonly Listener[]): void {
+    const wanted = new Map(plan.map((planned) => [keyOf(planned.settings), planned]));
+    for (const [key, listener] of this.listeners) {
+      const planned = wanted.get(key);
+      if (planned === undefined) {
+        this.log.info(`no longer listening on ${listener.settings.name}`);
+        listener.close();
+        this.listeners.delete(key);
+        continue;
+      }
+      if (listener.settings.backlog !== planned.settings.backlog) listener.pause();
+      listener.settings = planned.settings;
+      if ('file' in planned) this.dress(listener, planned.file);
+    }
+    for (const listener of opened) this.adopt(listener);
+    if (this.accepting) this.accept();
+  }
+
+  private dress(listener: Listener, file: SocketFile): void {
+    try {
+      listener.dress(file);
+    } catch (error) {
+      this.log.error(`cannot change mode and group of ${file.path}: ${String(error)}`);
+    }
+  }
+
+  private async open(planned: PlannedListener): Promise<Listener | null> {
+    const { settings } = planned;
+    if ('file' in planned) return Listener.onPath(settings, planned.file);
+    try {
+      return Listener.onAddress(settings, planned.address, planned.port);
+    } catch (error) {
+      if (!planned.optional || !isWithoutFamily(error)) throw error;
+      this.log.debug(`${settings.name}: this host has no such addresses`);
+      return null;
+    }
+  }
+}
+
+const keyOf = ({ transport, name }: Listener['settings']): string => `${transport}:${name}`;
+
+function isWithoutFamily(error: unknown): boolean {
+  if (!(error instanceof ListenError) || !(error.cause instanceof Error)) return false;
+  const { code } = error.cause as NodeJS.ErrnoException;
+  return code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
+}

@@ -1,0 +1,70 @@
+import pidusage from 'pidusage';
+import type { Logger } from '../logging/logger.js';
+import type { WorkerPool } from './worker-pool.js';
+import type { WorkerProcess } from './worker-process.js';
+
+/** Milliseconds between heartbeats, and of silence after which a worker's event loop counts as stuck. */
+const heartbeatInterval = 2000;
+const heartbeatPatience = 15_000;
+
+/** Milliseconds between looks at what the workers use. */
+const usageInterval = 5000;
+
+/** Watches over the workers' health: replaces those that hang or have grown too large. */
+export class WorkerWatch {
+  private readonly heartbeat: NodeJS.Timeout;
+  private readonly usage: NodeJS.Timeout;
+
+  /** `maxMemory` gives the limit in bytes, 0 for none; asked anew each time. */
+  constructor(
+    private readonly pool: WorkerPool,
+    private readonly maxMemory: () => number,
+    private readonly log: Logger,
+  ) {
+    this.heartbeat = setInterval(() => this.beat(), heartbeatInterval);
+    this.usage = setInterval(() => void this.measure(), usageInterval);
+    this.heartbeat.unref();
+    this.usage.unref();
+  }
+
+  stop(): void {
+    clearInterval(this.heartbeat);
+    clearInterval(this.usage);
+    pidusage.clear();
+  }
+
+  private beat(): void {
+    for (const worker of this.pool.all) {
+      if (worker.state === 'spare' || worker.state === 'gone') continue;
+      const silence = performance.now() - worker.aliveAt;
+      if (silence > heartbeatPatience) {
+        const seconds = Math.round(silence / 1000);
+        this.log.error(`worker ${worker.pid} has not answered for ${seconds} s: killing it`);
+        worker.kill();
+      } else {
+        worker.send({ kind: 'heartbeat' });
+      }
+    }
+  }
+
+  private async measure(): Promise<void> {
+    const working = [...this.pool.all].filter(({ state }) => state !== 'spare' && state !== 'gone');
+    await Promise.all(working.map((worker) => this.look(worker)));
+  }
+
+  private async look(worker: WorkerProcess): Promise<void> {
+    try {
+      const { cpu, memory } = await pidusage(worker.pid);
+      worker.usage = { cpu, memory };
+      const limit = this.maxMemory();
+      if (limit === 0 || memory <= limit || worker.state !== 'ready') return;
+      this.log.warning(
+        `worker ${worker.pid} has ${memory} bytes, more than max_worker_memory (${limit}): it drains and is replaced`,
+      );
+      this.pool.retire(worker);
+    } catch (error) {
+      // It ended in the meantime, which others notice.
+      this.log.debug(`cannot measure worker ${worker.pid}: ${String(error)}`);
+    }
+  }
+}
