@@ -1,10 +1,10 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
+import { readFile } from 'node:fs/promises';
+import type { Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as pause } from 'node:timers/promises';
 import { expect } from 'chai';
 import {
   PolkitAuthority,
@@ -13,7 +13,14 @@ import {
   type PolkitRequest,
   type PolkitVerdict,
 } from '../../lib/auth/polkit.js';
-import { Agent, PolkitHost, SilentAuthority, Subject } from '../peers/polkit.js';
+import {
+  Agent,
+  PolkitHost,
+  SilentAuthority,
+  Subject,
+  startStranger,
+  until,
+} from '../peers/polkit.js';
 
 const { monitor, manage } = polkitActions;
 const rules = `
@@ -22,14 +29,6 @@ const rules = `
     if (subject.user == 'nobody') return polkit.Result.NO;
   });
 `;
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = Date.now() + 5000;
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`Not within 5 s: ${condition.toString()}`);
-    await pause(5);
-  }
-}
 
 function codeOf(verdict: PolkitVerdict): string {
   return verdict.authorized ? 'authorized' : verdict.code;
@@ -84,35 +83,30 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
 
   describe('with polkitd', () => {
     let host: PolkitHost;
+    const check = (subject: Subject, changes: Partial<PolkitRequest> = {}) =>
+      authority({ address: host.busAddress }).check(request(subject, changes));
 
     before(async () => {
       host = await PolkitHost.start({ rules });
     });
     after(() => host.stop());
 
-    const cases = [
-      {
-        user: () => daemon,
-        action: manage,
-        code: 'authorized',
-        what: 'lets in whom a rule allows',
-      },
-      { user: () => nobody, action: manage, code: 'denied', what: 'refuses whom a rule denies' },
-      { user: () => nobody, action: monitor, code: 'denied', what: 'refuses him to read, too' },
-      { user: () => games, action: monitor, code: 'authorized', what: 'lets others read' },
-      { user: () => games, action: manage, code: 'challenge', what: 'wants a password to write' },
-    ];
-    for (const { user, action, code, what } of cases) {
+    const cases = {
+      'lets in whom a rule allows': [() => daemon, manage, 'authorized'],
+      'refuses whom a rule denies': [() => nobody, manage, 'denied'],
+      'refuses him to read, too': [() => nobody, monitor, 'denied'],
+      'lets others read': [() => games, monitor, 'authorized'],
+      'wants a password to write': [() => games, manage, 'challenge'],
+    } as const;
+    for (const [what, [user, action, code]] of Object.entries(cases)) {
       it(what, async () => {
-        const polkit = authority({ address: host.busAddress });
-        const verdict = await polkit.check(request(user(), { action }));
+        const verdict = await check(user(), { action });
         expect(codeOf(verdict), reasonOf(verdict)).to.equal(code);
       });
     }
 
     it('says in its reason who, what and what to do', async () => {
-      const polkit = authority({ address: host.busAddress });
-      const reason = reasonOf(await polkit.check(request(nobody)));
+      const reason = reasonOf(await check(nobody));
       expect(reason).to.include(manage).and.include('user 65534');
       expect(reason).to.include(`process ${nobody.pid}`).and.include('/etc/polkit-1/rules.d');
     });
@@ -126,33 +120,26 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       expect(codeOf(await polkit.check(request(daemon)))).to.equal('authorized');
     });
 
-    const wrongIdentities = [
-      {
-        what: 'a start time of another process',
-        changes: () => ({ startTime: daemon.startTime + 1n }),
-      },
-      { what: 'no start time', changes: () => ({ startTime: 0n }) },
-      { what: 'a start time that does not fit', changes: () => ({ startTime: 2n ** 64n }) },
-      {
-        what: "another user's uid",
-        changes: () => ({ pid: nobody.pid, startTime: nobody.startTime }),
-      },
-      { what: "root's uid", changes: () => ({ uid: 0 }) },
-      { what: 'no uid', changes: () => ({ uid: -1 }) },
-      { what: 'the uid that means none', changes: () => ({ uid: 0xffff_ffff }) },
-      { what: 'no pid', changes: () => ({ pid: 0 }) },
-    ];
-    for (const { what, changes } of wrongIdentities) {
+    const wrongIdentities: Record<string, () => Partial<PolkitRequest>> = {
+      'a start time of another process': () => ({ startTime: daemon.startTime + 1n }),
+      'no start time': () => ({ startTime: 0n }),
+      'a start time that does not fit': () => ({ startTime: 2n ** 64n }),
+      "another user's process": () => ({ pid: nobody.pid, startTime: nobody.startTime }),
+      "root's uid": () => ({ uid: 0 }),
+      'no uid': () => ({ uid: -1 }),
+      'the uid that means none': () => ({ uid: 0xffff_ffff }),
+      'no pid': () => ({ pid: 0 }),
+    };
+    for (const [what, changes] of Object.entries(wrongIdentities)) {
       it(`refuses an allowed user with ${what}`, async () => {
-        const polkit = authority({ address: host.busAddress });
-        expect(codeOf(await polkit.check(request(daemon, changes())))).to.equal('error');
+        expect(codeOf(await check(daemon, changes()))).to.equal('error');
       });
     }
 
     it('refuses a process that has ended', async () => {
       const gone = await start('daemon');
       await gone.stop();
-      const verdict = await authority({ address: host.busAddress }).check(request(gone));
+      const verdict = await check(gone);
       expect(codeOf(verdict)).to.equal('error');
       expect(reasonOf(verdict)).to.include('is gone');
     });
@@ -190,14 +177,14 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       it('lets in when the user gives it', async () => {
         const user = await start('games');
         agent = await Agent.start(host.busAddress, user, 'accept');
-        const verdict = await authority({ address: host.busAddress }).check(request(user));
+        const verdict = await check(user);
         expect(codeOf(verdict), reasonOf(verdict)).to.equal('authorized');
         expect(agent.opened).to.equal(1);
       });
 
       it('refuses when the user dismisses the dialog', async () => {
         agent = await Agent.start(host.busAddress, games, 'dismiss');
-        const verdict = await authority({ address: host.busAddress }).check(request(games));
+        const verdict = await check(games);
         expect(codeOf(verdict)).to.equal('denied');
       });
 
@@ -205,20 +192,20 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
         agent = await Agent.start(host.busAddress, games, 'hang');
         const client = new AbortController();
         const polkit = authority({ address: host.busAddress });
-        const check = polkit.check(request(games, { signal: client.signal }));
+        const open = polkit.check(request(games, { signal: client.signal }));
         await until(() => agent?.opened === 1);
         client.abort();
-        expect(codeOf(await check)).to.equal('cancelled');
+        expect(codeOf(await open)).to.equal('cancelled');
         await until(() => agent?.withdrawn === 1);
       });
 
       it('takes the dialog down when it is closed', async () => {
         agent = await Agent.start(host.busAddress, games, 'hang');
         const polkit = authority({ address: host.busAddress });
-        const check = polkit.check(request(games));
+        const open = polkit.check(request(games));
         await until(() => agent?.opened === 1);
         polkit.close();
-        expect(codeOf(await check)).to.equal('cancelled');
+        expect(codeOf(await open)).to.equal('cancelled');
         await until(() => agent?.withdrawn === 1);
         expect(codeOf(await polkit.check(request(daemon)))).to.equal('cancelled');
       });
@@ -300,15 +287,17 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
 
     it('cancels the one check whose client left', async () => {
       const polkit = authority({ address: host.busAddress });
-      const clients = [new AbortController(), new AbortController()];
-      const checks = clients.map(({ signal }) => polkit.check(request(daemon, { signal })));
+      const [first, second] = [new AbortController(), new AbortController()];
+      const firstCheck = polkit.check(request(daemon, { signal: first.signal }));
+      await until(() => silent.checked.length === 1);
+      const secondCheck = polkit.check(request(daemon, { signal: second.signal }));
       await until(() => silent.checked.length === 2);
-      clients[1]!.abort();
-      expect(codeOf(await checks[1]!)).to.equal('cancelled');
+      second.abort();
+      expect(codeOf(await secondCheck)).to.equal('cancelled');
       await until(() => silent.cancelled.length === 1);
       expect(silent.cancelled[0]).to.equal(silent.checked[1]);
-      clients[0]!.abort();
-      expect(codeOf(await checks[0]!)).to.equal('cancelled');
+      first.abort();
+      expect(codeOf(await firstCheck)).to.equal('cancelled');
     });
 
     it('does not ask for a client that has left already', async () => {
@@ -330,9 +319,15 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
     it('keeps what the bus would refuse waiting, until there is room', async () => {
       const polkit = authority({ address: host.busAddress });
       const clients = Array.from({ length: 130 }, () => new AbortController());
-      const checks = clients.map(({ signal }) => polkit.check(request(daemon, { signal })));
+      const check = ({ signal }: AbortController) => polkit.check(request(daemon, { signal }));
+      const checks = clients.slice(0, 100).map(check);
       await until(() => silent.checked.length === 100);
-      clients.slice(120).forEach((client) => client.abort());
+      checks.push(...clients.slice(100).map(check));
+      // A check reads this file before it waits: by the end of later reads, the checks are waiting.
+      for (let reads = 0; reads < 3; reads++) await readFile(`/proc/${daemon.pid}/status`);
+      clients.slice(100, 120).forEach((client) => client.abort());
+      await Promise.all(checks.slice(100, 120));
+      expect(silent.checked).to.have.length(100);
       clients.slice(0, 5).forEach((client) => client.abort());
       await until(() => silent.checked.length === 105);
       clients.forEach((client) => client.abort());
@@ -376,28 +371,16 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       });
     }
 
-    const strangers = [
-      { what: 'closes', reply: (): string | null => null, code: 'no-bus' },
-      { what: 'rejects the user', reply: () => 'REJECTED EXTERNAL\r\n', code: 'no-bus' },
-      {
-        what: 'talks no D-Bus',
-        reply: () => `OK 1\r\n${'GET / HTTP/1.1\r\n'.repeat(9)}`,
-        code: 'no-bus',
-      },
-      { what: 'says nothing', reply: () => '', code: 'timeout' },
-    ];
-    for (const { what, reply, code } of strangers) {
+    const strangers: Record<string, [reply: string | null, code: string]> = {
+      closes: [null, 'no-bus'],
+      'rejects the user': ['REJECTED EXTERNAL\r\n', 'no-bus'],
+      'talks no D-Bus': [`OK 1\r\n${'GET / HTTP/1.1\r\n'.repeat(9)}`, 'no-bus'],
+      'says nothing': ['', 'timeout'],
+    };
+    for (const [what, [reply, code]] of Object.entries(strangers)) {
       it(`refuses when the other end ${what}`, async () => {
         const path = join(directory, 'stranger');
-        server = createServer((socket) => {
-          socket.on('error', () => undefined);
-          socket.once('data', () => {
-            const text = reply();
-            if (text === null) socket.destroy();
-            else socket.write(text);
-          });
-        }).listen(path);
-        await once(server, 'listening');
+        server = await startStranger(path, reply);
         const polkit = authority({ address: `unix:path=${path}`, timeoutMs: 300 });
         const verdict = await polkit.check(request(daemon));
         polkit.close();
@@ -409,14 +392,15 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
   it('loads the D-Bus library at the first check only', async () => {
     const module = new URL('../../lib/auth/polkit.js', import.meta.url).href;
     const script = `
+      const cache = () => Object.keys(createRequire('${module}').cache).join();
       const { createRequire } = await import('node:module');
-      const loaded = () => Object.keys(createRequire('${module}').cache).some((path) => path.includes('dbus-native'));
       const { PolkitAuthority } = await import('${module}');
+      const before = cache().includes('dbus-native');
       const polkit = new PolkitAuthority({ address: 'unix:path=/nonexistent' });
-      const before = loaded();
+      const { signal } = new AbortController();
       const { pid } = process;
-      await polkit.check({ action: '${manage}', pid, startTime: 1n, uid: process.getuid(), signal: new AbortController().signal });
-      process.stdout.write(before + ' ' + loaded());
+      await polkit.check({ action: '${manage}', pid, startTime: 1n, uid: 0, signal });
+      process.stdout.write(before + ' ' + cache().includes('dbus-native'));
     `;
     const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
       stdio: ['ignore', 'pipe', 'inherit'],

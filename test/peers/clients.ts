@@ -14,7 +14,7 @@ export interface Account {
 export interface ClientOptions {
   /** What the program finds on its standard input, which it may also open again as /dev/stdin. */
   readonly input?: string | Buffer;
-  /** Milliseconds after which the program is killed and the call rejected; 30 000 when left out. */
+  /** Milliseconds after which the program is killed; when left out, 30 000 in `run` and never elsewhere. */
   readonly timeoutMs?: number;
   /** Run as this user, without supplementary groups. Needs root. */
   readonly user?: Account;
@@ -60,6 +60,8 @@ export class ClientProcess {
       cwd: '/',
       env: { PATH: searchPath, LC_ALL: 'C.UTF-8', HOME: '/nonexistent', ...options.env },
       stdio: [input, 'pipe', 'pipe'],
+      timeout: options.timeoutMs,
+      killSignal: 'SIGKILL',
     });
     if (input !== 'pipe') closeSync(input);
     this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.stdout += text));
@@ -96,26 +98,18 @@ export class ClientProcess {
   }
 }
 
-/** Runs a program to its end. Rejects when it cannot be started or outlasts its time. */
+/** Runs a program to its end. Rejects when it cannot be started, is killed or outlasts its time. */
 export async function run(
   program: string,
   args: readonly string[],
   options: ClientOptions = {},
 ): Promise<Finished> {
-  const client = new ClientProcess(program, args, options);
+  const client = new ClientProcess(program, args, { timeoutMs: 30_000, ...options });
   client.end();
-  const timeoutMs = options.timeoutMs ?? 30_000;
-  let timedOut = false;
-  const timer = setTimeout(() => {
-    timedOut = true;
-    void client.kill();
-  }, timeoutMs);
-  const finished = await client.finished.finally(() => {
-    clearTimeout(timer);
-  });
-  if (timedOut) {
+  const finished = await client.finished;
+  if (finished.code === null) {
     const said = `${finished.stdout}${finished.stderr}`.trim();
-    throw new Error(`${program} ${args.join(' ')}: killed after ${timeoutMs} ms. It said: ${said}`);
+    throw new Error(`${program} ${args.join(' ')}: killed, or out of time. It said: ${said}`);
   }
   return finished;
 }

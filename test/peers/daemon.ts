@@ -77,8 +77,10 @@ export class Daemon {
     await mkdir(etc, { recursive: true });
     await writeFile(join(etc, 'libvirtd.conf'), configuration(options));
     await writeFile(join(etc, 'qemu.conf'), qemuConf);
-    const command = ['libvirtd', '--config', '/etc/libvirt/libvirtd.conf'];
-    const daemon = new Daemon(options, await Namespace.open(options.directory, command));
+    const command = ['libvirtd', '--config', join(etc, 'libvirtd.conf')];
+    const interfaces = options.driver === 'interface' ? ['veth0'] : [];
+    const namespace = await Namespace.open({ directory: options.directory, interfaces, command });
+    const daemon = new Daemon(options, namespace);
     try {
       await daemon.launch();
     } catch (error) {
@@ -170,7 +172,11 @@ export class Daemon {
   }
 }
 
-function configuration({ directory, extraConf = '', logFilters = usualFilters }: DaemonOptions): string {
+function configuration({
+  directory,
+  extraConf = '',
+  logFilters = usualFilters,
+}: DaemonOptions): string {
   return `
 unix_sock_dir = "${directory}"
 unix_sock_rw_perms = "0777"

@@ -47,6 +47,17 @@ export function guestXml({ name, uuid, vncSocket, disk }: Guest): string {
 </domain>`;
 }
 
+/** A container for the lxc driver. It can be defined, but not started where the daemon sees no control groups. */
+export function containerXml(name: string): string {
+  return `
+<domain type='lxc'>
+  <name>${name}</name>
+  <memory unit='MiB'>16</memory>
+  <os><type>exe</type><init>/bin/sh</init></os>
+  <devices><console type='pty'/></devices>
+</domain>`;
+}
+
 /** An isolated network: only a bridge, no address, so that it starts without dnsmasq. The bridge's name has at most 15 bytes. */
 export function networkXml(name: string, bridge: string): string {
   return `<network><name>${name}</name><bridge name='${bridge}'/></network>`;

@@ -13,8 +13,16 @@ import {
   type Finished,
 } from './clients.js';
 import { drivers } from './daemon.js';
-import { guestXml, networkXml, nwfilterXml, poolXml, secretXml, volumeXml } from './guest.js';
-import { ModularHost, whyNoHost } from './modular-host.js';
+import {
+  containerXml,
+  guestXml,
+  networkXml,
+  nwfilterXml,
+  poolXml,
+  secretXml,
+  volumeXml,
+} from './guest.js';
+import { hasLxc, ModularHost, whyNoHost } from './modular-host.js';
 import { freshDirectory, until } from './waiting.js';
 
 const reason = whyNoHost();
@@ -54,14 +62,18 @@ describe(`modular host${reason === null ? '' : ` (skipped: ${reason})`}`, functi
   }
 
   it('has a routes section with a line for every daemon', () => {
-    expect(host.routesIni().split('\n')).to.include(`network = ${host.directory}/virtnetworkd-sock`);
+    expect(host.routesIni().split('\n')).to.include(
+      `network = ${host.directory}/virtnetworkd-sock`,
+    );
     expect(host.routesIni().trim().split('\n')).to.have.length(drivers.length + 1);
   });
 
   it('keeps each daemon’s state apart from the others’', async () => {
     await define('network', 'net-define', networkXml('apart', 'apart0'));
-    expect(await ask('network', 'net-list', '--all', '--name')).to.equal('apart\n\n');
-    expect((await host.daemon('qemu').virsh('net-list', '--all', '--name')).stdout.trim()).to.equal('');
+    expect(await ask('network', 'net-list', '--all', '--name')).to.match(/^apart$/m);
+    expect((await host.daemon('qemu').virsh('net-list', '--all', '--name')).stdout.trim()).to.equal(
+      '',
+    );
     expect(await host.daemon('network').calls('virNetworkDefineXML')).to.equal(1);
     expect(await host.daemon('qemu').calls('virNetworkDefineXML')).to.equal(0);
   });
@@ -135,7 +147,11 @@ sys.stdin.read()`;
     const [first, second] = (await secret.clientInfo()).sort(
       (a, b) => Number(a.unix_user_id) - Number(b.unix_user_id),
     );
-    expect(first).to.include({ unix_user_id: '4242', unix_user_name: 'fred', unix_process_id: '77' });
+    expect(first).to.include({
+      unix_user_id: '4242',
+      unix_user_name: 'fred',
+      unix_process_id: '77',
+    });
     expect(second).to.include({
       unix_user_id: String(user.uid),
       unix_user_name: 'nobody',
@@ -154,6 +170,17 @@ except libvirt.libvirtError as error:
     print(error.get_error_code(), error)`;
     const { stdout } = await python(script, [host.daemon('qemu').readOnlyUri]);
     expect(stdout).to.match(/^29 .*read only access prevents virDomainDefineXML/);
+  });
+
+  it('has a daemon for lxc where the driver is installed', async function () {
+    if (!hasLxc()) this.skip();
+    const other = await ModularHost.start({ drivers: ['lxc'] });
+    const uri = socketUri('lxc', other.socket('lxc'));
+    const defined = await virsh(uri, ['define', '/dev/stdin'], { input: containerXml('box') });
+    const list = await virsh(uri, ['list', '--all', '--name']);
+    await other.stop();
+    expectSuccess(defined);
+    expect(list.stdout).to.match(/^box$/m);
   });
 
   it('explains why a daemon did not start', async () => {

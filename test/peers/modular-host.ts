@@ -6,7 +6,15 @@ import { pythonProgram, searchPath } from './clients.js';
 import { Daemon, drivers, type Driver } from './daemon.js';
 import { freshDirectory } from './waiting.js';
 
-const programs = ['libvirtd', 'virsh', 'virt-admin', 'qemu-system-x86_64', 'unshare', 'setpriv'];
+const programs = [
+  'libvirtd',
+  'virsh',
+  'virt-admin',
+  'qemu-system-x86_64',
+  'unshare',
+  'setpriv',
+  'ip',
+];
 
 /** Names the programs (and Python modules) a modular host and its clients need and this machine lacks. */
 export function missingPrograms(): string[] {
@@ -21,6 +29,11 @@ let obstacle: string | null | undefined;
 export function whyNoHost(): string | null {
   if (obstacle === undefined) obstacle = findObstacle();
   return obstacle;
+}
+
+/** Whether a daemon for lxc can be started too. */
+export function hasLxc(): boolean {
+  return isInstalled('libvirt_lxc', '/usr/lib/libvirt:/usr/libexec');
 }
 
 export interface ModularHostOptions {
@@ -118,8 +131,8 @@ function findObstacle(): string | null {
   return trial.status === 0 ? null : `needs namespaces: ${trial.stderr.trim()}`;
 }
 
-function isInstalled(program: string): boolean {
-  return searchPath.split(delimiter).some((directory) => {
+function isInstalled(program: string, path = searchPath): boolean {
+  return path.split(delimiter).some((directory) => {
     try {
       accessSync(join(directory, program), constants.X_OK);
       return true;

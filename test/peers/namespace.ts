@@ -15,7 +15,8 @@ import { until } from './waiting.js';
  */
 const keeper = `
 set -eu
-etc=$1; shift
+etc=$1 interfaces=$2
+shift 2
 mount -t tmpfs tmpfs /run
 mkdir /run/lock
 for directory in lib cache log; do
@@ -25,12 +26,12 @@ done
 mkdir -p /etc/libvirt
 mount --bind "$etc" /etc/libvirt
 mount -t sysfs sysfs /sys
-if command -v ip >/dev/null; then
-  ip link set lo up
-  ip link add veth0 type veth peer name veth1
-  ip link set veth0 up
-  ip link set veth1 up
-fi
+ip link set lo up
+for interface in $interfaces; do
+  ip link add "$interface" type veth peer name "peer-$interface"
+  ip link set "$interface" up
+  ip link set "peer-$interface" up
+done
 echo ready
 while read -r _; do
   setpriv --pdeathsig KILL "$@" </dev/null >&2 &
@@ -53,14 +54,22 @@ wait
 /**
  * What a daemon leaves behind when it forks twice (every QEMU guest) becomes a child of this process, which reaps it at
  * once. With an init that is slow to reap, or a container's that never does, libvirtd waits up to seconds for every
- * guest it has killed.
+ * guest it has killed. --norc because bash takes a socket as standard input for a remote login and reads ~/.bashrc.
  */
 const subreaper = `
 import ctypes, os, sys
 PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-os.execvp("bash", ["bash", "-c", *sys.argv[1:]])
+os.execvp("bash", ["bash", "--norc", "-c", *sys.argv[1:]])
 `;
+
+export interface NamespaceOptions {
+  /** An existing directory; its folder `etc` becomes /etc/libvirt inside. */
+  readonly directory: string;
+  readonly command: readonly string[];
+  /** Network interfaces to make beside lo, each one end of a pair. */
+  readonly interfaces?: readonly string[];
+}
 
 /**
  * A mount and network namespace in which one command can be started again and again. Nothing that happens inside is
@@ -72,11 +81,12 @@ export class Namespace {
   readonly #child: ChildProcess;
   #answers = '';
 
-  private constructor(directory: string, command: readonly string[]) {
+  private constructor({ directory, interfaces = [], command }: NamespaceOptions) {
     this.errorFile = join(directory, 'stderr');
     const errors = openSync(this.errorFile, 'a');
-    const inside = [pythonProgram, '-ISc', subreaper, keeper, 'keeper', join(directory, 'etc')];
-    this.#child = spawn('unshare', ['-m', '-n', '--', ...inside, ...command], {
+    const inside = [pythonProgram, '-ISc', subreaper, keeper, 'keeper'];
+    const args = [join(directory, 'etc'), interfaces.join(' '), ...command];
+    this.#child = spawn('unshare', ['-m', '-n', '--', ...inside, ...args], {
       // A session of its own: Ctrl-C in a terminal must not end it before its guests.
       detached: true,
       stdio: ['pipe', 'pipe', errors],
@@ -91,12 +101,9 @@ export class Namespace {
     (this.#child.stdout as Socket).unref();
   }
 
-  /**
-   * Opens the namespaces with `directory`/etc as their /etc/libvirt, for `command`. Rejects, with what bash said, when
-   * the kernel refuses any of it.
-   */
-  static async open(directory: string, command: readonly string[]): Promise<Namespace> {
-    const namespace = new Namespace(directory, command);
+  /** Sets the namespaces up. Rejects, with what bash said, when the kernel refuses any of it. */
+  static async open(options: NamespaceOptions): Promise<Namespace> {
+    const namespace = new Namespace(options);
     await namespace.#answer(/^ready$/m);
     return namespace;
   }

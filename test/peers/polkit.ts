@@ -6,6 +6,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { chmod, copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -280,6 +281,28 @@ export class Agent {
 
   async stop(): Promise<void> {
     await this.#bus.close();
+  }
+}
+
+/** Something else at the bus's path: says `reply` to whatever comes first, or closes on null. */
+export async function startStranger(path: string, reply: string | null): Promise<Server> {
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.once('data', () => {
+      if (reply === null) socket.destroy();
+      else socket.write(reply);
+    });
+  }).listen(path);
+  await once(server, 'listening');
+  return server;
+}
+
+/** Polls for a condition that a peer's next steps make true; throws after 5 s. */
+export async function until(condition: () => boolean): Promise<void> {
+  const deadline = Date.now() + 5000;
+  while (!condition()) {
+    if (Date.now() > deadline) throw new Error(`Not within 5 s: ${condition.toString()}`);
+    await pause(5);
   }
 }
 

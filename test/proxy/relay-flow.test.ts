@@ -1,0 +1,277 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { expect } from 'chai';
+import { headerLength, messageType, program, status } from '../../lib/rpc/frame.js';
+import { encodeString } from '../../lib/rpc/session-messages.js';
+import { frameOf, type FrameSocket } from '../peers/frame-socket.js';
+import type { RawClient } from '../peers/raw-client.js';
+import { StandInHost, stalled } from '../peers/stand-in-host.js';
+import { until } from '../peers/waiting.js';
+
+const mebibyte = 1024 * 1024;
+
+/** How much is sent to a peer that does not read; a proxy that kept it all would be found out. */
+const flood = 64 * mebibyte;
+
+/** Bytes that may be on their way between two peers: kernel buffers of two sockets, and what the proxy may keep. */
+const mostUnderWay = 8 * mebibyte;
+
+/** Bytes by which a worker may grow over it, garbage not collected yet included. */
+const mostGrowth = 32 * mebibyte;
+
+/** Data of one stream frame as libvirt sends it. */
+const streamData = 262_120;
+
+const hypervisorCall = 59;
+const largeHypervisorCall = 11;
+const upload = 208;
+const download = 209;
+const domainEvent = 318;
+
+const eventFrame = (payload?: Buffer): Buffer =>
+  frameOf({ procedure: domainEvent, type: messageType.message }, payload);
+
+/** Sends frames one after the other until `flood` bytes have gone or the connection ends. */
+class Flow {
+  sent = 0;
+  readonly done: Promise<void>;
+
+  constructor(from: FrameSocket, next: () => Buffer) {
+    this.done = (async () => {
+      while (this.sent < flood) {
+        const frame = next();
+        await from.sendWithRegard(frame);
+        this.sent += frame.length;
+      }
+    })();
+    this.done.catch(() => undefined);
+  }
+}
+
+describe('the flow of bytes through the relay', function () {
+  this.timeout(30_000);
+  let host: StandInHost;
+
+  before(async () => {
+    host = await StandInHost.start();
+  });
+  beforeEach(() => host.startDaemons());
+  afterEach(() => host.stopDaemons());
+  after(() => host.stop());
+
+  /** A client with nothing to do with the one that is held up, and its worker's memory. */
+  async function bystander(): Promise<{ client: RawClient; memory: number }> {
+    host.qemu.answer(hypervisorCall, () => encodeString('host'));
+    return { client: await host.opened(), memory: host.workerMemory() };
+  }
+
+  /** That the flow stops early, that the worker has not grown with it, and that others are served at once. */
+  async function expectHeldUp(
+    flow: Flow,
+    { client, memory }: { client: RawClient; memory: number },
+  ): Promise<void> {
+    expect(await stalled(() => flow.sent)).to.be.below(mostUnderWay);
+    expect(host.workerMemory() - memory).to.be.below(mostGrowth);
+    const before = performance.now();
+    await client.call(hypervisorCall);
+    expect(performance.now() - before).to.be.below(500);
+  }
+
+  /** Sends a whole flood of stream data to a peer that reads only once the sender has been held up. */
+  async function expectBackPressure(from: FrameSocket, to: FrameSocket, header: { procedure: number; serial: number }): Promise<void> {
+    const others = await bystander();
+    const sent = createHash('sha256');
+    const received = createHash('sha256');
+    to.pause();
+    const flow = new Flow(from, () => {
+      const data = randomBytes(streamData);
+      sent.update(data);
+      return frameOf({ ...header, type: messageType.stream, status: status.continue }, data);
+    });
+    await expectHeldUp(flow, others);
+    const before = to.bytesReceived;
+    to.consume = ({ payload }) => {
+      received.update(payload);
+      return true;
+    };
+    to.resume();
+    await flow.done;
+    await until(() => to.bytesReceived - before >= flow.sent, { what: 'all bytes to arrive' });
+    expect(received.digest('hex')).to.equal(sent.digest('hex'));
+  }
+
+  describe('back-pressure', () => {
+    it('a client that does not read holds up its daemon', async () => {
+      const { client, link, call } = await host.streaming(host.storage, download);
+      await expectBackPressure(link, client, { procedure: download, serial: call.serial });
+    });
+
+    it('a daemon that does not read holds up its client', async () => {
+      const { client, link, call } = await host.streaming(host.storage, upload);
+      await expectBackPressure(client, link, { procedure: upload, serial: call.serial });
+    });
+
+    it('calls that wait for their turn hold up their client', async () => {
+      const client = await host.opened();
+      const others = await bystander();
+      host.qemu.answer(largeHypervisorCall, () => null);
+      let serial = 1000;
+      const flow = new Flow(client, () =>
+        frameOf({ procedure: largeHypervisorCall, serial: serial++ }, Buffer.alloc(60 * 1024)),
+      );
+      const link = await host.qemu.connection();
+      await expectHeldUp(flow, others);
+      host.qemu.answer(largeHypervisorCall, () => Buffer.alloc(0));
+      for (const call of link.frames.splice(0)) link.reply(call);
+      client.consume = (frame) => frame.serial !== serial - 1;
+      await flow.done;
+      await client.replyTo(serial - 1);
+    });
+
+    it('a client that asks the proxy itself and does not read is held up', async () => {
+      const client = await host.opened();
+      const others = await bystander();
+      client.pause();
+      const ping = frameOf({ program: program.keepalive, procedure: 1, type: messageType.message });
+      const pings = Buffer.concat(Array.from({ length: 1000 }, () => ping));
+      const flow = new Flow(client, () => pings);
+      await expectHeldUp(flow, others);
+      const before = client.bytesReceived;
+      client.consume = () => true;
+      client.resume();
+      await flow.done;
+      await until(() => client.bytesReceived - before >= flow.sent, { what: 'all PONGs' });
+    });
+
+    it('a large frame that stalls holds up the other daemons’ frames', async () => {
+      const { client, link, call } = await host.streaming(host.storage, download);
+      const others = await bystander();
+      const header = { procedure: download, type: messageType.stream, serial: call.serial };
+      const large = frameOf({ ...header, status: status.continue }, randomBytes(mebibyte));
+      const received = client.bytesReceived;
+      link.send(large.subarray(0, mebibyte / 2));
+      await until(() => client.bytesReceived - received === mebibyte / 2, { what: 'the first half' });
+      const event = eventFrame(Buffer.alloc(60 * 1024));
+      const flow = new Flow(await host.qemu.connection(), () => event);
+      await expectHeldUp(flow, others);
+      let events = 0;
+      client.consume = (frame) => frame.procedure === domainEvent && ++events > 0;
+      link.send(large.subarray(mebibyte / 2));
+      const whole = await client.take(({ type }) => type === messageType.stream, 'the large frame');
+      expect(whole.payload.equals(large.subarray(headerLength))).to.be.true;
+      await flow.done;
+      await until(() => events * event.length === flow.sent, { what: 'all events to arrive' });
+    });
+
+    it('small frames behind a stalled large one all come once it is through', async () => {
+      const { client, link, call } = await host.streaming(host.storage, download);
+      const header = { procedure: download, type: messageType.stream, serial: call.serial };
+      const large = frameOf({ ...header, status: status.continue }, randomBytes(mebibyte));
+      const received = client.bytesReceived;
+      link.send(large.subarray(0, mebibyte / 2));
+      await until(() => client.bytesReceived - received === mebibyte / 2, { what: 'the first half' });
+      const hypervisor = await host.qemu.connection();
+      const count = 50_000;
+      hypervisor.send(Buffer.concat(Array.from({ length: count }, () => eventFrame())));
+      let events = 0;
+      client.consume = (frame) => frame.procedure === domainEvent && ++events > 0;
+      await client.ping(100).catch(() => undefined);
+      expect(events).to.equal(0);
+      link.send(large.subarray(mebibyte / 2));
+      await until(() => events === count, { what: 'all events to arrive' });
+    });
+  });
+
+  describe('large frames', () => {
+    const part = 300 * 1024;
+
+    it('a large call reaches the daemon before it is complete', async () => {
+      const client = await host.opened();
+      const link = await host.qemu.connection();
+      const before = link.bytesReceived;
+      const frame = frameOf({ procedure: largeHypervisorCall, serial: 50 }, randomBytes(mebibyte));
+      client.send(frame.subarray(0, part));
+      await until(() => link.bytesReceived - before === part, { what: 'the first part' });
+      client.send(frame.subarray(part));
+      const call = await link.takeCall(largeHypervisorCall);
+      expect(call.payload.equals(frame.subarray(headerLength))).to.be.true;
+      link.reply(call);
+      await client.replyTo(50);
+    });
+
+    it('a large reply reaches the client before it is complete', async () => {
+      const { client, link, call } = await host.calling(host.qemu, hypervisorCall);
+      const before = client.bytesReceived;
+      const frame = frameOf({ ...call, type: messageType.reply }, randomBytes(mebibyte));
+      link.send(frame.subarray(0, part));
+      await until(() => client.bytesReceived - before === part, { what: 'the first part' });
+      link.send(frame.subarray(part));
+      const reply = await client.replyTo(call.serial);
+      expect(reply.payload.equals(frame.subarray(headerLength))).to.be.true;
+    });
+
+    it('the largest frame there may be goes through, both ways', async () => {
+      const largest = Buffer.alloc(33_554_408, 'ab');
+      const client = await host.opened();
+      client.begin(largeHypervisorCall, largest);
+      const link = await host.qemu.connection();
+      const call = await link.takeCall(largeHypervisorCall, 15_000);
+      expect(call.payload.equals(largest)).to.be.true;
+      link.reply(call, largest);
+      expect((await client.replyTo(call.serial, 15_000)).payload.equals(largest)).to.be.true;
+    });
+
+    it('large frames of two daemons and the proxy’s own never interleave', async () => {
+      const { client, link, call } = await host.calling(host.storage, download);
+      client.begin(hypervisorCall);
+      const hypervisor = await host.qemu.connection();
+      const other = await hypervisor.takeCall(hypervisorCall);
+      const first = frameOf({ ...call, type: messageType.reply }, randomBytes(2 * mebibyte));
+      const second = frameOf({ ...other, type: messageType.reply }, randomBytes(2 * mebibyte));
+      const before = client.bytesReceived;
+      link.send(first.subarray(0, part));
+      await until(() => client.bytesReceived - before === part, { what: 'the first part' });
+      hypervisor.send(eventFrame(), second.subarray(0, part));
+      const pong = client.ping();
+      for (let at = part; at < first.length; at += part) {
+        await link.sendWithRegard(first.subarray(at, at + part));
+      }
+      const firstReply = await client.replyTo(call.serial);
+      expect(firstReply.payload.equals(first.subarray(headerLength))).to.be.true;
+      await pong;
+      const trailer = [second.subarray(part), eventFrame()];
+      hypervisor.send(...trailer);
+      const secondReply = await client.replyTo(other.serial);
+      expect(secondReply.payload.equals(second.subarray(headerLength))).to.be.true;
+      const isEvent = ({ procedure }: { procedure: number }): boolean => procedure === domainEvent;
+      await client.take(isEvent, 'the event before it');
+      await client.take(isEvent, 'the event behind it');
+    });
+
+    it('are answered or dropped like small ones when they are wrong', async () => {
+      const client = await host.opened();
+      const large = Buffer.alloc(mebibyte);
+      client.send(
+        frameOf({ procedure: hypervisorCall, type: messageType.reply, serial: 1 }, large),
+        frameOf({ procedure: upload, type: messageType.stream, serial: 99, status: 2 }, large),
+        frameOf({ procedure: hypervisorCall, program: 0x1234, serial: 2 }, large),
+        frameOf({ procedure: hypervisorCall, status: 1, serial: 3 }, large),
+        frameOf({ procedure: 1, serial: 4 }, large),
+      );
+      for (const serial of [2, 3, 4]) {
+        expect((await client.replyTo(serial)).status).to.equal(status.error);
+      }
+      await client.ping();
+      expect(client.frames).to.deep.equal([]);
+      expect((await host.qemu.connection()).frames.length).to.be.at.most(1);
+    });
+
+    it('with descriptors are refused like small ones', async () => {
+      const client = await host.opened();
+      const payload = Buffer.alloc(mebibyte);
+      payload.writeUInt32BE(1);
+      client.send(frameOf({ procedure: hypervisorCall, type: messageType.callWithFds }, payload));
+      await client.end;
+      expect((await host.qemu.connection()).frames).to.deep.equal([]);
+    });
+  });
+});
