@@ -35,20 +35,10 @@ export interface ClientIntroduction {
   readonly localAddress: string | null;
 }
 
-/** The texts of the TLS files, read by the primary so that all workers have the same. PEM. */
-export interface TlsTexts {
-  readonly ca: string;
-  readonly crl: string | null;
-  readonly cert: string;
-  readonly key: string;
-}
-
 /** What a worker is given to work with. */
 export interface WorkerSetup {
   readonly configuration: Configuration;
   readonly logLevel: LogLevel;
-  /** Null when nothing listens for TLS. */
-  readonly tls: TlsTexts | null;
 }
 
 /** Over the control channel, primary to worker. */

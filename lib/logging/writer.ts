@@ -8,7 +8,6 @@ export type LogFormat = (typeof logFormats)[number];
 const maxWaiting = 4 * 1024 * 1024;
 
 /** Line breaks and other control characters of a peer's text must not forge lines. */
-// eslint-disable-next-line no-control-regex
 const controlCharacters = /[\u0000-\u001f\u007f]/g;
 
 const escapeControl = (text: string): string =>

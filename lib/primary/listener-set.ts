@@ -64,6 +64,15 @@ export class ListenerSet {
     for (const listener of this.listeners.values()) listener.pause();
   }
 
+  /** Lets nobody new connect to the UNIX sockets, while connections that wait are still accepted. */
+  hide(): void {
+    for (const listener of this.listeners.values()) listener.hide();
+  }
+
+  show(): void {
+    for (const listener of this.listeners.values()) listener.show();
+  }
+
   /** Leaves sockets and files to another process that listens on them too. */
   handOver(): void {
     for (const listener of this.listeners.values()) listener.handOver();

@@ -1,4 +1,4 @@
-import { chmodSync, chownSync, closeSync, statSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { AuthMethod, Transport } from '../control/messages.js';
 import {
@@ -23,6 +23,8 @@ export interface ListenerSettings {
 export class ListenError extends Error {
   readonly code = 'LISTEN';
 }
+
+const hiddenSuffix = '.closing';
 
 /** How a UNIX socket's file is to be. */
 export interface SocketFile {
@@ -111,6 +113,15 @@ export class Listener {
     chmodSync(path, mode);
   }
 
+  /** Takes the socket's file out of sight, so that nobody new connects; `show` brings it back. */
+  hide(): void {
+    this.rename('', hiddenSuffix);
+  }
+
+  show(): void {
+    this.rename(hiddenSuffix, '');
+  }
+
   /** Leaves socket and file to another process that listens on them too. */
   handOver(): void {
     this.file = null;
@@ -127,7 +138,17 @@ export class Listener {
     closeSync(this.fd);
     if (this.file === null) return;
     const { path, inode } = this.file;
-    if (statSync(path, { throwIfNoEntry: false })?.ino === inode) unlinkSync(path);
+    for (const name of [path, path + hiddenSuffix]) {
+      if (statSync(name, { throwIfNoEntry: false })?.ino === inode) unlinkSync(name);
+    }
+  }
+
+  private rename(from: string, to: string): void {
+    if (this.file === null) return;
+    const { path, inode } = this.file;
+    if (statSync(path + from, { throwIfNoEntry: false })?.ino === inode) {
+      renameSync(path + from, path + to);
+    }
   }
 }
 

@@ -1,15 +1,20 @@
 import { mkdirSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { homedir } from 'node:os';
+import { loadTlsCredentials } from '../auth/tls-credentials.js';
+import { credentialsOptions } from '../auth/tls-settings.js';
 import type { Configuration } from '../config/configuration.js';
+import { tlsFiles } from '../config/paths.js';
 import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
 import { logLevelOf, Logger, type LogLevel, type LogSink } from '../logging/logger.js';
 import { raiseOpenFilesLimit } from '../native/descriptors.js';
+import { loadSasl } from '../native/sasl.js';
 import { planListeners } from './listener-plan.js';
 import { Listener } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { PidFile } from './pid-file.js';
 import { Reception, type ClientLimits } from './reception.js';
 import { Successor, type Inheritance } from './succession.js';
-import { readTlsTexts } from './tls-texts.js';
 import { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 import { WorkerWatch } from './worker-watch.js';
@@ -241,8 +246,16 @@ export class Primary {
   }
 
   private setupFor(configuration: Configuration): WorkerSetup {
-    const tls = configuration.conf.listen_tls ? readTlsTexts(configuration) : null;
-    return { configuration, logLevel: levelFor(configuration, this.options.verbose), tls };
+    const { conf, mode } = configuration;
+    if (conf.listen_tls) {
+      // The workers load them too; here an error stops a start or a reload.
+      const files = tlsFiles(mode, conf, homedir());
+      for (const line of loadTlsCredentials(files, credentialsOptions(conf)).warnings) {
+        this.log.warning(line);
+      }
+    }
+    if (needsSasl(configuration)) loadSasl();
+    return { configuration, logLevel: levelFor(configuration, this.options.verbose) };
   }
 
   private setLogLevel(): void {
@@ -285,9 +298,21 @@ export class Primary {
     if (this.idleTimer !== null) clearTimeout(this.idleTimer);
     this.idleTimer = null;
     if (timeoutSeconds === 0 || this.reception.size > 0 || this.stopping !== null) return;
-    this.idleTimer = setTimeout(() => {
-      void this.stop(`no clients for ${timeoutSeconds} seconds`).then(() => process.exit(0));
-    }, timeoutSeconds * 1000);
+    this.idleTimer = setTimeout(() => void this.endIfIdle(), timeoutSeconds * 1000);
+  }
+
+  /** A client that connects at this very moment is served: the end comes only when nobody waits to be accepted. */
+  private async endIfIdle(): Promise<void> {
+    this.listeners.hide();
+    // Two turns of the event loop accept whoever connected before the sockets were hidden.
+    await nextTurn();
+    await nextTurn();
+    if (this.reception.size > 0) {
+      this.listeners.show();
+      return;
+    }
+    await this.stop(`no clients for ${this.options.timeoutSeconds} seconds`);
+    process.exit(0);
   }
 
   private checkDescriptors(maxClients: number): void {
@@ -319,4 +344,14 @@ function limitsOf({ conf }: Configuration): ClientLimits {
 /** --verbose shows informational lines unless the configuration asks for still more. */
 function levelFor({ conf }: Configuration, verbose: boolean): LogLevel {
   return logLevelOf(verbose ? Math.min(conf.log_level, 2) : conf.log_level);
+}
+
+/** Whether some listener asks for SASL; only then must the host have the library. */
+function needsSasl({ conf, mode }: Configuration): boolean {
+  return (
+    conf.auth_unix_rw === 'sasl' ||
+    (mode === 'system' && conf.auth_unix_ro === 'sasl') ||
+    (conf.listen_tcp && conf.auth_tcp === 'sasl') ||
+    (conf.listen_tls && conf.auth_tls === 'sasl')
+  );
 }

@@ -15,6 +15,7 @@ export class Outbox {
   private holder: Sender | null = null;
   /** Frames of other senders, copied, until the large frame is through. Senders stop reading meanwhile. */
   private deferred: Buffer[] = [];
+  private waiting = 0;
 
   /** Called when a large frame is through and others may send again. */
   onReleased: () => void = () => undefined;
@@ -26,6 +27,11 @@ export class Outbox {
     return this.stream.queuedBytes;
   }
 
+  /** Bytes that wait for another sender's large frame to be through. */
+  get deferredBytes(): number {
+    return this.waiting;
+  }
+
   /** Whether a large frame of another sender is in the way. */
   isBlockedFor(sender: Sender): boolean {
     return this.holder !== null && this.holder !== sender;
@@ -34,7 +40,7 @@ export class Outbox {
   /** Adds a frame that lies in `bytes`; the bytes are copied at the latest by `flush()`, which must follow. */
   forward(sender: Sender, bytes: Buffer, start: number, end: number): void {
     if (this.isBlockedFor(sender)) {
-      this.deferred.push(Buffer.from(bytes.subarray(start, end)));
+      this.defer(Buffer.from(bytes.subarray(start, end)));
       return;
     }
     if (this.run === bytes && this.runEnd === start) {
@@ -50,7 +56,7 @@ export class Outbox {
   /** Sends a frame that was made for it and belongs to the outbox from now on. */
   send(sender: Sender, frame: Buffer): void {
     if (this.isBlockedFor(sender)) {
-      this.deferred.push(frame);
+      this.defer(frame);
       return;
     }
     this.flush();
@@ -68,8 +74,14 @@ export class Outbox {
   release(): void {
     this.holder = null;
     this.flush();
+    this.waiting = 0;
     for (const frame of this.deferred.splice(0)) this.stream.write(frame);
     this.onReleased();
+  }
+
+  private defer(frame: Buffer): void {
+    this.deferred.push(frame);
+    this.waiting += frame.length;
   }
 
   /** Hands the collected run to the stream. */

@@ -38,7 +38,7 @@ import type { ReadGate } from './read-gate.js';
 const daemonHighWater = 1024 * 1024;
 
 /** Bytes the client may be behind before its daemons are no longer read. */
-const clientHighWater = 256 * 1024;
+export const clientHighWater = 256 * 1024;
 
 /** The client's side, as the relay sees it. */
 export interface RelayClient {
@@ -124,13 +124,13 @@ export class Relay implements LinkOwner {
     this.linkOf(bytes, start)?.forward(bytes, start, end);
   }
 
-  /** The header of a large frame; false holds the client back until it can be taken. */
+  /** The header of a large frame; false asks to hold the client back until `retryLarge`. */
   largeFrame(bytes: Buffer, start: number): boolean {
     const isCall = typeOf(bytes, start) === messageType.call;
-    if (isCall && this.mustWait) return this.holdLarge();
+    if (isCall && this.mustWait) return false;
     const route = this.routeOf(bytes, start);
     const link = this.linkFor(route);
-    if (link?.state === 'opening') return this.holdLarge();
+    if (link?.state === 'opening') return false;
     this.largeTarget = link?.state === 'open' ? link : null;
     if (isCall) this.beginLargeCall(bytes, start);
     this.largeTarget?.beginLarge();
@@ -280,11 +280,6 @@ export class Relay implements LinkOwner {
       this.inFlight++;
       this.largeTarget.remember(bytes, start);
     }
-  }
-
-  private holdLarge(): false {
-    this.client.gate.close(this);
-    return false;
   }
 
   private routeOf(bytes: Buffer, start: number): SecondaryDriver | 'hypervisor' {

@@ -42,7 +42,7 @@ import { describeIdentity, identityParameters, type Identity } from './identity.
 import { KeepaliveWatch } from './keepalive.js';
 import { Login, type LoginClient, type LoginResult, type LoginSettings } from './login.js';
 import { ReadGate } from './read-gate.js';
-import { encodeFailure, Relay, type RelayClient } from './relay.js';
+import { clientHighWater, encodeFailure, Relay, type RelayClient } from './relay.js';
 
 export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
 export type SessionState = (typeof sessionStates)[number];
@@ -66,6 +66,8 @@ export interface SessionContext {
 export interface Arrival {
   readonly introduction: ClientIntroduction;
   readonly stream: ByteStream;
+  /** Milliseconds of `performance.now()` when the worker was handed it. */
+  readonly arrivedAt: number;
   /** Distinguished name of the client's certificate. */
   readonly x509Name: string | null;
   /** Strength of the TLS session in bits, 0 without TLS. */
@@ -87,7 +89,6 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private readonly login: Login;
   private readonly abort = new AbortController();
   private readonly loginTimer: NodeJS.Timeout;
-  private readonly startedAt = Date.now();
   private readonly readOnly: boolean;
   private relay: Relay | null = null;
   private watch: KeepaliveWatch | null = null;
@@ -108,9 +109,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.framer = new Framer(this, maxFrameLengthBeforeLogin);
     this.login = new Login(introduction, context.login(introduction, externalSsf), this);
     const seconds = context.configuration.cluster.login_timeout;
-    this.loginTimer = setTimeout(() => {
-      this.close(`did not log in and open within ${seconds} seconds (login_timeout)`);
-    }, seconds * 1000);
+    this.loginTimer = setTimeout(
+      () => {
+        this.close(`did not log in and open within ${seconds} seconds (login_timeout)`);
+      },
+      arrival.arrivedAt + seconds * 1000 - performance.now(),
+    );
   }
 
   /** Begins to read. A client whose socket asks for no login is in at once. */
@@ -183,9 +187,13 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     }
     this.relay?.clientTurnEnded();
     this.outbox.flush();
+    // What the proxy itself answers must not pile up before a client that does not read.
+    const { queuedBytes, deferredBytes } = this.outbox;
+    if (queuedBytes + deferredBytes > clientHighWater) this.gate.close(this.outbox);
   }
 
   drained(): void {
+    this.gate.open(this.outbox);
     this.relay?.clientDrained();
   }
 
@@ -206,16 +214,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   largeFrame(bytes: Buffer, start: number): boolean {
-    this.skipping = !this.isValid(bytes, start);
-    if (this.skipping) return true;
-    const call = callOf(bytes, start);
-    const isOwn = call.program === program.remote && ownProcedures.has(call.procedure);
-    if (this.relay === null || this.state !== 'open' || isOwn) {
-      this.skipping = true;
-      this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
-      return true;
-    }
-    return this.relay.largeFrame(bytes, start);
+    const { relay } = this;
+    this.skipping = !this.isValid(bytes, start) || this.isRefusedLarge(bytes, start);
+    if (this.skipping || relay === null || relay.largeFrame(bytes, start)) return true;
+    this.gate.close(this.framer);
+    return false;
   }
 
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -225,7 +228,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   retryLarge(): void {
     if (!this.framer.isSuspended) return;
     try {
-      if (this.framer.resume()) this.gate.open(this.relay);
+      if (this.framer.resume()) this.gate.open(this.framer);
     } catch (error) {
       this.closeAfter(error);
     }
@@ -320,6 +323,17 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.answer(encodeErrorReply(call, known ? notOpen : unknownProcedure(call.procedure)));
   }
 
+  /** Answers large calls that no daemon is to get; large stream data without a daemon is dropped. */
+  private isRefusedLarge(bytes: Buffer, start: number): boolean {
+    const type = typeOf(bytes, start);
+    if (type === messageType.stream || type === messageType.streamHole) return this.relay === null;
+    const call = callOf(bytes, start);
+    const isOwn = call.program === program.remote && ownProcedures.has(call.procedure);
+    if (!isOwn && this.relay !== null) return !this.takesDescriptors(bytes, start, headerLength);
+    this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
+    return true;
+  }
+
   /** Answers the calls that are for the proxy itself; false for those of the daemons. */
   private isOwnCall(bytes: Buffer, start: number, length: number): boolean {
     if (programOf(bytes, start) !== program.remote) return false;
@@ -387,9 +401,10 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     const call = callOf(bytes, start);
     if (typeOf(bytes, start) === messageType.callWithFds) {
       const count = length < headerLength + 4 ? -1 : bytes.readUInt32BE(start + headerLength);
-      if (count === 0) return true;
-      this.close('sent a call with descriptors without having asked whether they can be passed');
-      return false;
+      if (count !== 0) {
+        this.close('sent a call with descriptors without having asked whether they can be passed');
+        return false;
+      }
     }
     if (procedureAt(call.program, call.procedure)?.descriptors !== 'reply') return true;
     this.answer(encodeErrorReply(call, noDescriptors));
@@ -412,7 +427,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       log,
     );
     this.relay = relay;
-    this.outbox.onReleased = () => relay.clientReleased();
+    this.outbox.onReleased = () => {
+      // Otherwise the client is behind, and `drained` will come.
+      if (this.outbox.queuedBytes <= clientHighWater) this.gate.open(this.outbox);
+      relay.clientReleased();
+    };
     const openFlags = this.readOnly ? flags | openReadOnly : flags;
     this.openRelay(relay, name ?? '', openFlags).then(
       () => {
@@ -427,6 +446,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         log.warning(`${this.description}: cannot open '${name ?? ''}': ${describeFailure(error)}`);
         this.answer(encodeFailure(call, error));
         relay.failHeld(notOpen);
+        this.retryLarge();
       },
     );
   }
@@ -464,7 +484,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   private logEnd(reason: string): void {
     const { log } = this.context;
-    const seconds = ((Date.now() - this.startedAt) / 1000).toFixed(3);
+    const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
     const totals = this.relay?.totals;
     const work =
       totals === undefined

@@ -10,8 +10,9 @@ import type {
 import { Logger, type LogLevel } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { DaemonDirectory } from './daemon-directory.js';
-import { Session, type SessionContext } from './session.js';
+import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
+import { TlsReception, TlsRefusal } from './tls-reception.js';
 
 /** Milliseconds between looks at all sessions' silence. */
 const tickInterval = 1000;
@@ -27,6 +28,9 @@ export class Worker {
   private readonly threshold: { level: LogLevel };
   private readonly log: Logger;
   private readonly context: SessionContext;
+  /** TLS clients in their handshake. */
+  private readonly arriving = new Map<number, AbortController>();
+  private tlsReception: TlsReception | null = null;
   private polkit: PolkitAuthority | null = null;
   private ending = false;
 
@@ -39,6 +43,7 @@ export class Worker {
       channel.send({ kind: 'log', record });
     });
     this.context = this.makeContext(configuration);
+    if (configuration.conf.listen_tls) this.tls();
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
@@ -53,6 +58,7 @@ export class Worker {
         break;
       case 'closeClient':
         this.sessions.get(message.id)?.close(message.reason);
+        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason));
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -77,13 +83,49 @@ export class Worker {
       this.channel.send({ kind: 'closed', id });
       return;
     }
+    if (introduction.transport === 'tls') {
+      void this.receiveTls(introduction, handle as SocketHandle);
+      return;
+    }
     const stream = SocketStream.accepted(handle as SocketHandle);
-    const session = new Session(
-      { introduction, stream, x509Name: null, externalSsf: 0 },
-      this.context,
-    );
-    this.sessions.set(id, session);
+    const arrivedAt = performance.now();
+    this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
+  }
+
+  private begin(arrival: Arrival): void {
+    const session = new Session(arrival, this.context);
+    this.sessions.set(session.id, session);
     session.start();
+  }
+
+  /** Handshake and certificate come before the session; its login_timeout counts for them as well. */
+  private async receiveTls(introduction: ClientIntroduction, handle: SocketHandle): Promise<void> {
+    const { id, remoteAddress } = introduction;
+    const leaving = new AbortController();
+    this.arriving.set(id, leaving);
+    const seconds = this.context.configuration.cluster.login_timeout;
+    const timer = setTimeout(() => {
+      leaving.abort(
+        new TlsRefusal(`It did not finish its TLS handshake within ${seconds} seconds.`),
+      );
+    }, seconds * 1000);
+    try {
+      const arrival = await this.tls().receive(introduction, handle, leaving.signal);
+      this.channel.send({ kind: 'spoke', id });
+      this.begin(arrival);
+    } catch (error) {
+      if (!(error instanceof TlsRefusal)) throw error;
+      const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
+      this.log.for('tls').warning(line);
+      this.channel.send({ kind: 'closed', id });
+    } finally {
+      clearTimeout(timer);
+      this.arriving.delete(id);
+    }
+  }
+
+  private tls(): TlsReception {
+    return (this.tlsReception ??= new TlsReception(this.context.configuration));
   }
 
   private makeContext(configuration: Configuration): SessionContext {
@@ -111,7 +153,10 @@ export class Worker {
           remoteAddress: remoteAddress ?? undefined,
         },
         allowedUsers: configuration.conf.sasl_allowed_username_list,
-        polkit: () => (this.polkit ??= new PolkitAuthority()),
+        polkit: () =>
+          (this.polkit ??= new PolkitAuthority({
+            timeoutMs: configuration.cluster.login_timeout * 1000,
+          })),
       }),
       log: log.for('session'),
       spoke: ({ id }) => {
@@ -132,6 +177,8 @@ export class Worker {
     if (this.ending) return;
     this.ending = true;
     const deadline = performance.now() + seconds * 1000;
+    for (const leaving of this.arriving.values())
+      leaving.abort(new TlsRefusal('the proxy is stopping'));
     for (const session of this.sessions.values()) session.stopCalls();
     await this.until(() => {
       for (const session of this.sessions.values()) {
@@ -147,7 +194,7 @@ export class Worker {
   /** Serves the clients there are until they leave, for `seconds` at most unless that is 0. */
   private async drain(seconds: number): Promise<void> {
     const deadline = seconds === 0 ? Infinity : performance.now() + seconds * 1000;
-    await this.until(() => this.sessions.size === 0, deadline);
+    await this.until(() => this.sessions.size + this.arriving.size === 0, deadline);
     await this.stop(this.context.configuration.cluster.stop_timeout);
   }
 

@@ -1,0 +1,109 @@
+import { Socket } from 'node:net';
+import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
+import type { ByteStream, StreamListener } from './byte-stream.js';
+import type { SocketHandle } from './socket-stream.js';
+
+/** The handshake failed; the message is the TLS library's or the socket's. */
+export class HandshakeError extends Error {
+  readonly code = 'HANDSHAKE';
+}
+
+interface Handshake {
+  readonly done: (socket: TLSSocket) => void;
+  readonly failed: (error: Error) => void;
+}
+
+/**
+ * Makes TLS sockets of connections that another process accepted. Node tells what it found wrong with a client's
+ * certificate only to a TLS server, so there is one, which listens nowhere and is given its connections.
+ */
+export class TlsAcceptor {
+  private readonly server: Server;
+  private readonly underWay = new Map<string, Handshake>();
+
+  /** `options` as of `tls.createServer`. */
+  constructor(options: TlsOptions) {
+    this.server = createServer(options);
+    this.server.on('secureConnection', (socket) => {
+      const handshake = this.underWay.get(addressOf(socket));
+      if (handshake === undefined) socket.destroy();
+      else handshake.done(socket);
+    });
+    this.server.on('tlsClientError', (error, socket) => {
+      this.underWay.get(addressOf(socket))?.failed(error);
+    });
+  }
+
+  /** Resolves after the handshake. Rejects with HandshakeError, or the signal's reason. */
+  async accept(handle: SocketHandle, signal: AbortSignal): Promise<TLSSocket> {
+    const raw = new Socket({ handle, pauseOnCreate: true } as never);
+    const address = addressOf(raw);
+    try {
+      return await new Promise<TLSSocket>((resolve, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
+        raw.once('close', () => reject(new HandshakeError('the client left in the middle of it')));
+        this.underWay.set(address, {
+          done: resolve,
+          failed: (error) => reject(new HandshakeError(error.message, { cause: error })),
+        });
+        this.server.emit('connection', raw);
+      });
+    } catch (error) {
+      raw.destroy();
+      throw error;
+    } finally {
+      this.underWay.delete(address);
+    }
+  }
+}
+
+const addressOf = ({ remoteAddress, remotePort, localPort }: Socket): string =>
+  `${remoteAddress ?? ''} ${remotePort ?? 0} ${localPort ?? 0}`;
+
+/** A TLS connection after its handshake as ByteStream. */
+export class TlsStream implements ByteStream {
+  private listener: StreamListener | null = null;
+
+  constructor(private readonly socket: TLSSocket) {
+    const closed = (error: Error | null): void => {
+      const { listener } = this;
+      this.listener = null;
+      listener?.closed(error);
+    };
+    socket.on('drain', () => this.listener?.drained());
+    socket.on('end', () => closed(null));
+    socket.on('error', closed);
+    socket.on('close', () => closed(null));
+  }
+
+  get queuedBytes(): number {
+    return this.socket.writableLength;
+  }
+
+  listen(listener: StreamListener): void {
+    this.listener = listener;
+    this.socket.on('data', (chunk: Buffer) => this.listener?.bytes(chunk));
+  }
+
+  write(chunk: Buffer): void {
+    if (this.socket.writable) this.socket.write(chunk);
+  }
+
+  pause(): void {
+    this.socket.pause();
+  }
+
+  resume(): void {
+    this.socket.resume();
+  }
+
+  end(): void {
+    this.listener = null;
+    this.socket.end(() => this.socket.destroy());
+  }
+
+  destroy(): void {
+    this.listener = null;
+    this.socket.destroy();
+  }
+}

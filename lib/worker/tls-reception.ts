@@ -1,0 +1,84 @@
+import { homedir } from 'node:os';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { TLSSocket } from 'node:tls';
+import { matchesAny } from '../auth/allow-list.js';
+import { peerCertificate, verifyClientCertificate } from '../auth/client-certificate.js';
+import { cipherKeyBits } from '../auth/tls-algorithms.js';
+import { loadTlsCredentials, type TlsCredentials } from '../auth/tls-credentials.js';
+import { credentialsOptions } from '../auth/tls-settings.js';
+import type { Configuration } from '../config/configuration.js';
+import { tlsFiles } from '../config/paths.js';
+import type { ClientIntroduction } from '../control/messages.js';
+import type { SocketHandle } from '../transport/socket-stream.js';
+import { TlsAcceptor, TlsStream } from '../transport/tls-stream.js';
+import type { Arrival } from './session.js';
+
+/** What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead. */
+const goAhead = Buffer.from([1]);
+
+/** A TLS client was turned away; the sentence is for the log. */
+export class TlsRefusal extends Error {
+  readonly code = 'TLS_REFUSAL';
+}
+
+/** The way in for TLS clients: the handshake, their certificate, the go-ahead. */
+export class TlsReception {
+  private readonly acceptor: TlsAcceptor;
+  private readonly credentials: TlsCredentials;
+  private readonly allows: ((dn: string) => boolean) | null;
+
+  /** Throws TlsCredentialsError or TlsPriorityError. */
+  constructor({ mode, conf }: Configuration) {
+    this.credentials = loadTlsCredentials(
+      tlsFiles(mode, conf, homedir()),
+      credentialsOptions(conf),
+    );
+    this.acceptor = new TlsAcceptor(this.credentials.serverOptions);
+    const names = conf.tls_allowed_dn_list;
+    this.allows = names === null ? null : (dn) => matchesAny(names, dn);
+  }
+
+  /** Throws TlsRefusal, or the signal's reason; the connection is closed then. */
+  async receive(
+    introduction: ClientIntroduction,
+    handle: SocketHandle,
+    signal: AbortSignal,
+  ): Promise<Arrival> {
+    const arrivedAt = performance.now();
+    const socket = await this.shakeHands(handle, signal);
+    try {
+      const verdict = verifyClientCertificate(
+        peerCertificate(socket),
+        this.credentials,
+        this.allows,
+      );
+      if (!verdict.ok) throw new TlsRefusal(verdict.reason);
+      // What came right behind the handshake is in the socket by then.
+      await nextTurn();
+      if (socket.readableLength > 0) {
+        throw new TlsRefusal('It sent data before it was told to go ahead.');
+      }
+      socket.write(goAhead);
+      return {
+        introduction,
+        stream: new TlsStream(socket),
+        arrivedAt,
+        x509Name: verdict.dn,
+        externalSsf: cipherKeyBits(socket.getCipher().name),
+      };
+    } catch (error) {
+      socket.destroy();
+      throw error;
+    }
+  }
+
+  private async shakeHands(handle: SocketHandle, signal: AbortSignal): Promise<TLSSocket> {
+    try {
+      return await this.acceptor.accept(handle, signal);
+    } catch (error) {
+      if (signal.aborted) throw signal.reason as Error;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new TlsRefusal(`The TLS handshake failed: ${reason}`, { cause: error });
+    }
+  }
+}
