@@ -12,7 +12,7 @@ import {
   typeOf,
   type CallHeader,
 } from '../rpc/frame.js';
-import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import { encodeErrorReply } from '../rpc/rpc-error.js';
 import {
   authType,
   encodeAuthList,
@@ -23,20 +23,8 @@ import {
   readSaslStart,
   readSaslStep,
 } from '../rpc/session-messages.js';
+import { authenticationFailed, authenticationRequired } from './answers.js';
 import { callOf } from './call-table.js';
-
-/** The only answer to a failed login: why is for the log. */
-const authenticationFailed = new RpcError(
-  errorCode.authenticationFailed,
-  errorDomain.rpc,
-  'authentication failed',
-);
-
-const authenticationRequired = new RpcError(
-  errorCode.rpc,
-  errorDomain.rpc,
-  'authentication required',
-);
 
 /** What a login needs to know and whom to ask. */
 export interface LoginSettings {

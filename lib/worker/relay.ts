@@ -8,16 +8,9 @@ import {
   programOf,
   status,
   typeOf,
-  type CallHeader,
 } from '../rpc/frame.js';
 import { procedureAt, type SecondaryDriver } from '../rpc/procedures.js';
-import {
-  encodeErrorReply,
-  encodeStreamAbort,
-  errorCode,
-  errorDomain,
-  RpcError,
-} from '../rpc/rpc-error.js';
+import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../rpc/rpc-error.js';
 import {
   closeReason,
   encodeInt,
@@ -26,8 +19,8 @@ import {
   type OpenArguments,
 } from '../rpc/session-messages.js';
 import type { Outbox } from '../transport/outbox.js';
+import { encodeFailure, socketClosed } from './answers.js';
 import { callOf, type PendingCall } from './call-table.js';
-import { DaemonRefusal } from './daemon-conversation.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
 import { ConnectError, lostError } from './daemon-errors.js';
 import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
@@ -268,14 +261,14 @@ export class Relay implements LinkOwner {
       this.inFlight++;
       this.openings.get(route)?.waiting.push(Buffer.from(bytes.subarray(start, end)));
     } else {
-      this.fail(bytes, start, closedError);
+      this.fail(bytes, start, socketClosed);
     }
   }
 
   private beginLargeCall(bytes: Buffer, start: number): void {
     this.totals.calls++;
     if (this.largeTarget === null) {
-      this.fail(bytes, start, closedError);
+      this.fail(bytes, start, socketClosed);
     } else {
       this.inFlight++;
       this.largeTarget.remember(bytes, start);
@@ -363,19 +356,6 @@ export class Relay implements LinkOwner {
     yield* this.secondaries.values();
   }
 }
-
-/** The reply that tells a client why its call failed. */
-export function encodeFailure(call: CallHeader, error: unknown): Buffer {
-  if (error instanceof DaemonRefusal) {
-    return encodeFrame({ ...call, type: messageType.reply, status: status.error }, error.payload);
-  }
-  if (error instanceof RpcError) return encodeErrorReply(call, error);
-  const text = error instanceof Error ? error.message : String(error);
-  return encodeErrorReply(call, new RpcError(errorCode.internal, errorDomain.rpc, text));
-}
-
-/** What calls get once the hypervisor's daemon is gone; the text is that of libvirt's own proxy. */
-const closedError = new RpcError(errorCode.internal, errorDomain.rpc, 'client socket is closed');
 
 /** libvirt's own proxy sends this event with serial 1. */
 const connectionClosedEvent = encodeFrame(

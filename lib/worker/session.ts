@@ -13,17 +13,14 @@ import {
   program,
   programOf,
   programVersion,
-  status,
-  statusOf,
   typeOf,
   versionOf,
   type CallHeader,
 } from '../rpc/frame.js';
 import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
-import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
-import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import { procedureAt } from '../rpc/procedures.js';
+import { encodeErrorReply, RpcError } from '../rpc/rpc-error.js';
 import {
-  encodeInt,
   feature,
   openReadOnly,
   procedure,
@@ -34,15 +31,28 @@ import { XdrError } from '../rpc/xdr-reader.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
 import { LayeredStream } from '../transport/layered-stream.js';
 import { Outbox } from '../transport/outbox.js';
+import {
+  alreadyOpen,
+  encodeFailure,
+  encodeFeature,
+  identityDenied,
+  judgeFrame,
+  noDescriptors,
+  notOpen,
+  notOpenFor,
+  nothingToProbe,
+  ownFeatures,
+  undecodable,
+} from './answers.js';
 import { callOf } from './call-table.js';
-import { parseConnectionUri } from './connection-uri.js';
-import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
+import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
+import type { DaemonDirectory } from './daemon-directory.js';
 import type { Connect } from './daemon-link.js';
 import { describeIdentity, identityParameters, type Identity } from './identity.js';
 import { KeepaliveWatch } from './keepalive.js';
 import { Login, type LoginClient, type LoginResult, type LoginSettings } from './login.js';
 import { ReadGate } from './read-gate.js';
-import { clientHighWater, encodeFailure, Relay, type RelayClient } from './relay.js';
+import { clientHighWater, Relay, type RelayClient } from './relay.js';
 
 export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
 export type SessionState = (typeof sessionStates)[number];
@@ -288,21 +298,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   /** Sorts out what no daemon should see: answers calls that are wrong, drops all else. */
   private isValid(bytes: Buffer, start: number): boolean {
-    const type = typeOf(bytes, start);
-    const known = isForwardedProgram(programOf(bytes, start));
-    const valid = known && versionOf(bytes, start) === programVersion;
-    if (type === messageType.stream || type === messageType.streamHole) return valid;
-    if (type !== messageType.call && type !== messageType.callWithFds) return false;
-    const fault = !valid
-      ? `Cannot find program ${programOf(bytes, start)} version ${versionOf(bytes, start)}`
-      : statusOf(bytes, start) !== status.ok
-        ? `Unexpected message status ${statusOf(bytes, start)}`
-        : null;
-    if (fault === null) return true;
-    this.answer(
-      encodeErrorReply(callOf(bytes, start), new RpcError(errorCode.rpc, errorDomain.rpc, fault)),
-    );
-    return false;
+    const verdict = judgeFrame(bytes, start);
+    if (verdict instanceof RpcError) this.answer(encodeErrorReply(callOf(bytes, start), verdict));
+    return verdict === 'pass';
   }
 
   private route(bytes: Buffer, start: number, length: number): void {
@@ -319,8 +317,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       return;
     }
     const call = callOf(bytes, start);
-    const known = procedureAt(call.program, call.procedure) !== undefined;
-    this.answer(encodeErrorReply(call, known ? notOpen : unknownProcedure(call.procedure)));
+    this.answer(encodeErrorReply(call, notOpenFor(call)));
   }
 
   /** Answers large calls that no daemon is to get; large stream data without a daemon is dropped. */
@@ -387,7 +384,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     } else if (this.state !== 'open' || !(number in ownFeatures)) {
       return false;
     }
-    this.answer(encodeReply(call, encodeInt(ownFeatures[number] ?? 0)));
+    this.answer(encodeFeature(call, number));
     return true;
   }
 
@@ -443,7 +440,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       (error: unknown) => {
         if (!this.transition(['opening'], 'loggedIn')) return;
         this.relay = null;
-        log.warning(`${this.description}: cannot open '${name ?? ''}': ${describeFailure(error)}`);
+        log.warning(
+          `${this.description}: cannot open '${name ?? ''}': ${error instanceof Error ? error.message : String(error)}`,
+        );
         this.answer(encodeFailure(call, error));
         relay.failHeld(notOpen);
         this.retryLarge();
@@ -451,22 +450,20 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     );
   }
 
+  /** Finds the daemon that a URI means, and opens it. */
   private async openRelay(relay: Relay, name: string, flags: number): Promise<void> {
     const readOnly = (flags & openReadOnly) !== 0;
     const { daemons } = this.context;
-    let endpoint: Endpoint;
-    let uri: string;
-    if (name === '') {
-      const driver = await this.context.probe(readOnly);
-      if (driver === null) throw noDaemon(daemons.probed);
-      endpoint = daemons.endpoint(driver, readOnly);
-      uri = `${driver}:///${this.context.configuration.mode}`;
-    } else {
-      const target = parseConnectionUri(name);
-      endpoint = daemons.endpoint(target.driver, readOnly);
-      ({ uri } = target);
-    }
-    await relay.open(endpoint, { name: uri, flags });
+    const target = name === '' ? await this.probe(readOnly) : parseConnectionUri(name);
+    const endpoint = daemons.endpoint(target.driver, readOnly);
+    await relay.open(endpoint, { name: target.uri, flags });
+  }
+
+  private async probe(readOnly: boolean): Promise<ConnectionTarget> {
+    const { probe, daemons, configuration } = this.context;
+    const driver = await probe(readOnly);
+    if (driver === null) throw nothingToProbe(daemons.probed);
+    return { driver, uri: `${driver}:///${configuration.mode}` };
   }
 
   /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
@@ -506,41 +503,3 @@ const ownProcedures: ReadonlySet<number> = new Set([
   procedure.authSaslStep,
   procedure.authPolkit,
 ]);
-
-/** Features of the server side itself; all others are the driver's. */
-const ownFeatures: Readonly<Record<number, 0 | 1>> = {
-  [feature.fdPassing]: 0,
-  [feature.programKeepalive]: 1,
-  [feature.remoteEventCallback]: 1,
-  [feature.remoteCloseCallback]: 1,
-};
-
-const notOpen = new RpcError(errorCode.internal, errorDomain.rpc, 'hypervisor connection not open');
-const alreadyOpen = new RpcError(errorCode.internal, errorDomain.rpc, 'connection already open');
-const undecodable = new RpcError(
-  errorCode.rpc,
-  errorDomain.rpc,
-  'Unable to decode message payload',
-);
-const identityDenied = new RpcError(
-  errorCode.accessDenied,
-  errorDomain.rpc,
-  'only root may act for another identity',
-);
-const noDescriptors = new RpcError(
-  errorCode.operationUnsupported,
-  errorDomain.rpc,
-  'file descriptors cannot be passed through this proxy',
-);
-const unknownProcedure = (number: number): RpcError =>
-  new RpcError(errorCode.rpc, errorDomain.rpc, `unknown procedure: ${number}`);
-const noDaemon = (probed: readonly string[]): RpcError =>
-  new RpcError(
-    errorCode.noConnection,
-    errorDomain.rpc,
-    `an empty URI: no daemon of ${probed.join(', ')} is listening`,
-  );
-
-function describeFailure(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

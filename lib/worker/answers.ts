@@ -1,0 +1,92 @@
+import {
+  encodeReply,
+  messageType,
+  programOf,
+  programVersion,
+  status,
+  statusOf,
+  typeOf,
+  versionOf,
+  type CallHeader,
+} from '../rpc/frame.js';
+import { encodeFrame } from '../rpc/frame.js';
+import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
+import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import { encodeInt, feature } from '../rpc/session-messages.js';
+import { DaemonRefusal } from './daemon-conversation.js';
+
+/** What the proxy itself answers to odd input; the texts are those of libvirt's own proxy. */
+const internal = (text: string): RpcError =>
+  new RpcError(errorCode.internal, errorDomain.rpc, text);
+const rpc = (text: string): RpcError => new RpcError(errorCode.rpc, errorDomain.rpc, text);
+
+export const notOpen = internal('hypervisor connection not open');
+export const alreadyOpen = internal('connection already open');
+/** What calls get once the hypervisor's daemon is gone. */
+export const socketClosed = internal('client socket is closed');
+export const undecodable = rpc('Unable to decode message payload');
+export const authenticationRequired = rpc('authentication required');
+
+/** The only answer to a failed login: why is for the log. */
+export const authenticationFailed = new RpcError(
+  errorCode.authenticationFailed,
+  errorDomain.rpc,
+  'authentication failed',
+);
+export const identityDenied = new RpcError(
+  errorCode.accessDenied,
+  errorDomain.rpc,
+  'only root may act for another identity',
+);
+export const noDescriptors = new RpcError(
+  errorCode.operationUnsupported,
+  errorDomain.rpc,
+  'file descriptors cannot be passed through this proxy',
+);
+
+/** An empty URI that leads nowhere. */
+export const nothingToProbe = (probed: readonly string[]): RpcError =>
+  new RpcError(
+    errorCode.noConnection,
+    errorDomain.rpc,
+    `an empty URI: no daemon of ${probed.join(', ')} is listening`,
+  );
+
+/** A call before CONNECT_OPEN. */
+export function notOpenFor({ program, procedure }: CallHeader): RpcError {
+  const known = procedureAt(program, procedure) !== undefined;
+  return known ? notOpen : rpc(`unknown procedure: ${procedure}`);
+}
+
+/** Features of the server side itself, 1 where they are there; all others are the driver's to answer. */
+export const ownFeatures: Readonly<Record<number, 0 | 1>> = {
+  [feature.fdPassing]: 0,
+  [feature.programKeepalive]: 1,
+  [feature.remoteEventCallback]: 1,
+  [feature.remoteCloseCallback]: 1,
+};
+
+export const encodeFeature = (call: CallHeader, number: number): Buffer =>
+  encodeReply(call, encodeInt(ownFeatures[number] ?? 0));
+
+/** `pass`: a frame a daemon may see; `drop`: one that nobody answers; an error: what the call is answered with. */
+export function judgeFrame(bytes: Buffer, start: number): 'pass' | 'drop' | RpcError {
+  const type = typeOf(bytes, start);
+  const isCall = type === messageType.call || type === messageType.callWithFds;
+  if (!isCall && type !== messageType.stream && type !== messageType.streamHole) return 'drop';
+  const [program, version] = [programOf(bytes, start), versionOf(bytes, start)];
+  if (!isForwardedProgram(program) || version !== programVersion) {
+    return isCall ? rpc(`Cannot find program ${program} version ${version}`) : 'drop';
+  }
+  if (!isCall || statusOf(bytes, start) === status.ok) return 'pass';
+  return rpc(`Unexpected message status ${statusOf(bytes, start)}`);
+}
+
+/** The reply that tells a client why its call failed; a daemon's own words where it gave some. */
+export function encodeFailure(call: CallHeader, error: unknown): Buffer {
+  if (error instanceof DaemonRefusal) {
+    return encodeFrame({ ...call, type: messageType.reply, status: status.error }, error.payload);
+  }
+  if (error instanceof RpcError) return encodeErrorReply(call, error);
+  return encodeErrorReply(call, internal(error instanceof Error ? error.message : String(error)));
+}
