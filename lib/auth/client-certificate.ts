@@ -181,7 +181,9 @@ function chainReason(chainError: string): string {
     case 'INVALID_PURPOSE':
       return 'is not meant for a TLS client: it or a CA above it does not allow that.';
     default:
-      return `is not signed by a CA of ours (OpenSSL: ${chainError}).`;
+      return /^(UNABLE|SELF_SIGNED|DEPTH_ZERO)/.test(chainError)
+        ? `is not signed by a CA of ours (OpenSSL: ${chainError}).`
+        : `or one above it breaks a rule for certificates (OpenSSL: ${chainError}).`;
   }
 }
 

@@ -10,6 +10,7 @@ import type { WorkerProcess } from './worker-process.js';
 /** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf. */
 export interface ClientLimits {
   readonly maxClients: number;
+  /** 0: no limit. */
   readonly maxAnonymous: number;
   /** Accepted connections that may wait for a place. */
   readonly maxWaiting: number;
@@ -114,8 +115,7 @@ export class Reception {
   /** Gives clients that wait to workers, as far as limits and workers allow. */
   serveWaiting(): void {
     if (this.waiting.length === 0) return;
-    const newestFirst = this.clients.anonymousSize >= this.limits.maxAnonymous;
-    const order = newestFirst ? this.waiting.toReversed() : this.waiting;
+    const order = this.isFullOfStrangers ? this.waiting.toReversed() : this.waiting;
     const served = new Set(order.filter((client) => this.serve(client)));
     this.waiting = this.waiting.filter((client) => !served.has(client));
     this.tryAgainLater();
@@ -139,13 +139,18 @@ export class Reception {
     return true;
   }
 
+  private get isFullOfStrangers(): boolean {
+    const { maxAnonymous } = this.limits;
+    return maxAnonymous > 0 && this.clients.anonymousSize >= maxAnonymous;
+  }
+
   private isOwn({ introduction: { local } }: Client): boolean {
     return local !== null && (local.uid === 0 || local.uid === this.ownUid);
   }
 
   private makeRoom(client: Client): boolean {
     const { maxClients, maxAnonymous } = this.limits;
-    if (!client.loggedIn && this.clients.anonymousSize >= maxAnonymous) {
+    if (!client.loggedIn && this.isFullOfStrangers) {
       const other = this.clients.leastWelcome(Date.now());
       if (other === null) return false;
       this.giveWay(other, maxAnonymous);

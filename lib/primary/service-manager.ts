@@ -6,7 +6,6 @@ const maxWaiting = 32;
 /** Milliseconds until a message that could not be sent is tried again. */
 const retryInterval = 100;
 
-// eslint-disable-next-line no-control-regex
 const controlCharacters = /[\u0000-\u001f\u007f]+/g;
 
 /**

@@ -1,6 +1,8 @@
 import { basename } from 'node:path';
+import type { ConfSettings } from '../config/keys.js';
 import { type BoundAddress, boundAddress, isListening } from '../native/bound-address.js';
 import { setCloseOnExec } from '../native/descriptors.js';
+import { servicePort } from '../native/services.js';
 import { addressName } from './listener-plan.js';
 
 /** The part a listening socket plays: read-write, read-only and admin are UNIX sockets, the others TCP ones. */
@@ -15,8 +17,8 @@ export interface InheritedSocket {
   readonly name: string;
 }
 
-/** What tells the TCP sockets apart when they come without names: tcp_port and tls_port as numbers. */
-export type NetworkPorts = Readonly<Record<'tcp' | 'tls', number>>;
+/** What tells the TCP sockets apart when they come without names. */
+export type PortSettings = Pick<ConfSettings, 'tcp_port' | 'tls_port'>;
 
 /** A socket that was passed cannot be served; the sentence names descriptor, name and address. */
 export class ActivationError extends Error {
@@ -53,7 +55,7 @@ const rolesByName = new Map<string, SocketRole>(
 export function inheritedSockets(
   env: Record<string, string | undefined>,
   pid: number,
-  ports: NetworkPorts,
+  ports: PortSettings,
 ): InheritedSocket[] {
   const { LISTEN_PID: forPid, LISTEN_FDS: count = '', LISTEN_FDNAMES: names } = env;
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) {
@@ -98,10 +100,11 @@ const roleNames = {
   tls: 'TLS',
 } as const;
 
-function inheritedSocket(fd: number, name: string, ports: NetworkPorts): InheritedSocket {
+function inheritedSocket(fd: number, name: string, ports: PortSettings): InheritedSocket {
   const subject = `Descriptor ${fd}${name === '' ? '' : ` ('${name}')`}, passed by the service manager,`;
   const address = listeningAddress(fd, subject);
-  const text = address.family === 'unix' ? address.path : addressName(address.address, address.port);
+  const text =
+    address.family === 'unix' ? address.path : addressName(address.address, address.port);
   const role = rolesByName.get(name) ?? roleByAddress(address, ports);
   if (role === null) {
     throw new ActivationError(
@@ -136,8 +139,11 @@ function listeningAddress(fd: number, subject: string): BoundAddress {
   return address;
 }
 
-function roleByAddress(address: BoundAddress, ports: NetworkPorts): SocketRole | null {
+function roleByAddress(address: BoundAddress, ports: PortSettings): SocketRole | null {
   if (address.family === 'unix') return pathNames[basename(address.path)] ?? null;
-  if (address.port === ports.tls) return 'tls';
-  return address.port === ports.tcp ? 'tcp' : null;
+  if (address.port === portNumber(ports.tls_port)) return 'tls';
+  return address.port === portNumber(ports.tcp_port) ? 'tcp' : null;
 }
+
+const portNumber = (text: string): number | null =>
+  /^\d+$/.test(text) ? Number(text) : servicePort(text);

@@ -1,6 +1,7 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import { fileURLToPath } from 'node:url';
 import throng from 'throng';
+import { openSslConfiguration } from '../auth/session-tickets.js';
 import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
@@ -64,6 +65,7 @@ export class WorkerPool implements WorkerEvents {
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('../worker/main.js', import.meta.url)),
       args: [],
+      execArgv: [...process.execArgv, `--openssl-config=${openSslConfiguration}`],
       stdio: [...workerStdio],
     });
     // Before throng's own listener, which forks the successor.

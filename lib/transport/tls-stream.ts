@@ -44,7 +44,7 @@ export class TlsAcceptor {
         raw.once('close', () => reject(new HandshakeError('the client left in the middle of it')));
         this.underWay.set(address, {
           done: resolve,
-          failed: (error) => reject(new HandshakeError(error.message, { cause: error })),
+          failed: (error) => reject(new HandshakeError(reasonOf(error), { cause: error })),
         });
         this.server.emit('connection', raw);
       });
@@ -55,6 +55,11 @@ export class TlsAcceptor {
       this.underWay.delete(address);
     }
   }
+}
+
+/** OpenSSL's errors have their words in `reason`; their message is a line of its queue, with places in its source. */
+function reasonOf(error: Error): string {
+  return 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message;
 }
 
 const addressOf = ({ remoteAddress, remotePort, localPort }: Socket): string =>

@@ -1,5 +1,6 @@
 import { access } from 'node:fs/promises';
 import type { Configuration } from '../config/configuration.js';
+import type { ConnectionTarget } from './connection-uri.js';
 import { secondaryDrivers, type SecondaryDriver } from '../rpc/procedures.js';
 
 /** A daemon to connect to. */
@@ -29,6 +30,9 @@ const driversWithSecondaries: ReadonlySet<string> = new Set([
   'ch',
 ]);
 
+/** The key of `[routes]` for all drivers that it does not name: a daemon that has several, and probes them itself. */
+const anyDriver = 'default';
+
 const isSecondary = (driver: string): driver is SecondaryDriver =>
   (secondaryDrivers as readonly string[]).includes(driver);
 
@@ -44,10 +48,11 @@ export class DaemonDirectory {
 
   endpoint(driver: string, readOnly: boolean): Endpoint {
     const { mode, routes, paths } = this.configuration;
-    const daemon = `virt${driver}d`;
     // The driver is a client's word: only what the file itself sets counts.
-    const route = Object.hasOwn(routes, driver) ? routes[driver] : routes['default'];
-    const path = route ?? `${paths.daemonDirectory}/${daemon}-sock`;
+    const own = Object.hasOwn(routes, driver) && driver !== anyDriver ? routes[driver] : undefined;
+    const shared = own === undefined ? routes[anyDriver] : undefined;
+    const daemon = shared === undefined ? `virt${driver}d` : 'libvirtd';
+    const path = own ?? shared ?? `${paths.daemonDirectory}/${daemon}-sock`;
     return { driver, daemon, path: readOnly && mode === 'system' ? `${path}-ro` : path };
   }
 
@@ -55,7 +60,7 @@ export class DaemonDirectory {
   secondary(hypervisor: string, route: SecondaryDriver, readOnly: boolean): Endpoint | null {
     const { routes } = this.configuration;
     if (!driversWithSecondaries.has(hypervisor)) return null;
-    if (routes[route] === undefined && routes['default'] !== undefined) return null;
+    if (routes[route] === undefined && routes[anyDriver] !== undefined) return null;
     return this.endpoint(route, readOnly);
   }
 
@@ -69,12 +74,25 @@ export class DaemonDirectory {
     return isSecondary(driver);
   }
 
-  /** The hypervisor driver for an empty URI: the first whose socket exists, or null. */
-  async probe(readOnly: boolean): Promise<string | null> {
-    for (const driver of probeOrder[this.configuration.mode]) {
-      if (await exists(this.endpoint(driver, readOnly).path)) return driver;
+  /**
+   * What an empty URI opens: the first hypervisor whose socket exists, else what all drivers share, else the first whose
+   * daemon `isInstalled`; null when there is none of these.
+   */
+  async probe(
+    readOnly: boolean,
+    isInstalled: (daemon: string) => boolean,
+  ): Promise<ConnectionTarget | null> {
+    const { mode, routes } = this.configuration;
+    const target = (driver: string): ConnectionTarget => ({ driver, uri: `${driver}:///${mode}` });
+    const isShared = routes[anyDriver] !== undefined;
+    for (const driver of this.probed) {
+      // That the shared socket exists does not tell which drivers are behind it.
+      if (isShared && routes[driver] === undefined) continue;
+      if (await exists(this.endpoint(driver, readOnly).path)) return target(driver);
     }
-    return null;
+    if (isShared) return { driver: anyDriver, uri: '' };
+    const startable = this.probed.find((driver) => isInstalled(`virt${driver}d`));
+    return startable === undefined ? null : target(startable);
   }
 
   /** The drivers that an empty URI tries. */

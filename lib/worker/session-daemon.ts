@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { childEnvironment } from '../config/child-environment.js';
 import type { Environment } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
 import type { ByteStream } from '../transport/byte-stream.js';
@@ -57,7 +58,7 @@ export class SessionDaemons {
     const child = spawn(program, [`--timeout=${daemonTimeout}`], {
       detached: true,
       stdio: 'ignore',
-      env: withoutOurs(this.env),
+      env: childEnvironment(this.env),
     });
     child.on('error', (error) => this.log.error(`cannot start ${program}: ${error.message}`));
     child.unref();
@@ -88,10 +89,4 @@ function isExecutable(path: string): boolean {
   } catch {
     return false;
   }
-}
-
-/** The environment for other programs: what node and systemd told us is not for them. */
-function withoutOurs(env: Environment): NodeJS.ProcessEnv {
-  const foreign = /^(NODE_UNIQUE_ID|NODE_CHANNEL_|LISTEN_|NOTIFY_SOCKET|WATCHDOG_)/;
-  return Object.fromEntries(Object.entries(env).filter(([name]) => !foreign.test(name)));
 }

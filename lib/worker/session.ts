@@ -62,8 +62,8 @@ export interface SessionContext {
   readonly configuration: Configuration;
   readonly daemons: DaemonDirectory;
   readonly connect: Connect;
-  /** The driver to open for an empty URI, or null when no daemon is there. */
-  readonly probe: (readOnly: boolean) => Promise<string | null>;
+  /** What to open for an empty URI, or null when no daemon is there. */
+  readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
   readonly log: Logger;
   /** A client that has not logged in sent a frame. */
@@ -86,6 +86,9 @@ export interface Arrival {
 
 /** How long the last bytes may take to reach a client that is being closed, in milliseconds. */
 const closingPatience = 2000;
+
+const leftUnheard =
+  'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
 /** One client's connection, from its first frame to its end. */
 export class Session implements FrameSink, StreamListener, RelayClient, LoginClient {
@@ -208,7 +211,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   closed(error: Error | null): void {
-    this.close(error === null ? 'the client left' : error.message);
+    if (this.isUnheard) this.close(leftUnheard);
+    else this.close(error === null ? 'the client left' : error.message);
   }
 
   // Frames
@@ -259,6 +263,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   refused(reason: string): void {
+    // A client that is in already loses nothing by asking again in a way that is not offered.
+    if (this.state !== 'login') return;
     this.context.log.warning(`${this.description}: login failed: ${reason}`);
     this.close('login failed');
   }
@@ -460,10 +466,10 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   private async probe(readOnly: boolean): Promise<ConnectionTarget> {
-    const { probe, daemons, configuration } = this.context;
-    const driver = await probe(readOnly);
-    if (driver === null) throw nothingToProbe(daemons.probed);
-    return { driver, uri: `${driver}:///${configuration.mode}` };
+    const { probe, daemons } = this.context;
+    const target = await probe(readOnly);
+    if (target === null) throw nothingToProbe(daemons.probed);
+    return target;
   }
 
   /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
@@ -479,6 +485,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.relay?.close();
   }
 
+  /** A TLS client that was told to go ahead and has said nothing. */
+  private get isUnheard(): boolean {
+    return this.arrival.introduction.transport === 'tls' && this.bytesIn === 0;
+  }
+
   private logEnd(reason: string): void {
     const { log } = this.context;
     const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
@@ -487,7 +498,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       totals === undefined
         ? 'nothing opened'
         : `${totals.calls} calls and ${totals.errors} errors with ${[...totals.drivers].join(', ')}`;
-    log.info(`${this.description}: ${work}, ${this.bytesIn} bytes in, ${seconds} s: ${reason}`);
+    const line = `${this.description}: ${work}, ${this.bytesIn} bytes in, ${seconds} s: ${reason}`;
+    if (reason === leftUnheard) log.warning(line);
+    else log.info(line);
   }
 }
 

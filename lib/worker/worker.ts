@@ -140,10 +140,8 @@ export class Worker {
         starter === null
           ? SocketStream.connect(endpoint.path, signal)
           : starter.connect(endpoint, signal),
-      probe: async (readOnly) =>
-        (await daemons.probe(readOnly)) ??
-        daemons.probed.find((driver) => (starter?.find(`virt${driver}d`) ?? null) !== null) ??
-        null,
+      probe: (readOnly) =>
+        daemons.probe(readOnly, (daemon) => (starter?.find(daemon) ?? null) !== null),
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
         sasl: {
           transport,

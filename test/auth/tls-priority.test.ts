@@ -191,7 +191,8 @@ describe('mapPriority', () => {
       let negotiated = 'refused';
       server = createServer({ ...mapPriority(serverPriority, nothingSystemWide), ...identity });
       server.on('secureConnection', (socket) => {
-        negotiated = `${socket.getProtocol() ?? ''} ${socket.getCipher().name}`;
+        const { name } = socket.getCipher();
+        negotiated = `${socket.getProtocol() ?? ''} ${cipherKeyBits(name) > 0 ? name : 'of no key'}`;
         socket.end();
       });
       server.on('tlsClientError', (_error, socket) => socket.destroy());
@@ -199,9 +200,8 @@ describe('mapPriority', () => {
       const { port } = server.address() as AddressInfo;
       const options = ['--insecure', '--priority', clientPriority, '--port', String(port)];
       await new Promise<void>((resolve) => {
-        const limits = { timeout: 5000 };
-        const client = execFile('gnutls-cli', [...options, 'localhost'], limits, () => resolve());
-        client.stdin?.end();
+        // Its standard input stays open: it ends when the server ends the connection.
+        execFile('gnutls-cli', [...options, 'localhost'], { timeout: 5000 }, () => resolve());
       });
       return negotiated;
     }

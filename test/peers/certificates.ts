@@ -54,6 +54,8 @@ export interface CertificateOptions {
   readonly validity?: readonly string[];
   /** Default: a client's, or an authority's for one. */
   readonly purpose?: readonly string[];
+  /** Path of the key. Default: one that all of the directory share, as generating takes long. */
+  readonly key?: string;
 }
 
 /** When a revocation list was made and when the next is due; default: now and in 30 days. */
@@ -82,9 +84,8 @@ export class Authority implements CertificateFiles {
     return new Authority(directory, files.cert, files.key);
   }
 
-  /** Issues a certificate. The ones of a directory share one key, as generating takes long. */
   issue(name: string, options: CertificateOptions = {}): CertificateFiles {
-    const key = join(this.directory, 'shared-key.pem');
+    const key = options.key ?? join(this.directory, 'shared-key.pem');
     if (!existsSync(key)) generateKey(key);
     return this.#sign({ cert: reserve(this.directory, name).cert, key }, name, options);
   }

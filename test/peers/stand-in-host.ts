@@ -32,6 +32,7 @@ export class StandInHost {
     const proxy = await Proxy.start({
       directory,
       ...(conf && { conf }),
+      args: ['--verbose'],
       cluster: `[routes]\n${routes.join('')}[cluster]\nworkers = 1\n${cluster ?? ''}`,
     });
     return new StandInHost(proxy);
@@ -87,6 +88,11 @@ export class StandInHost {
   /** Bytes of memory that the proxy's worker has in use. */
   workerMemory(): number {
     return this.proxy.workers().reduce((sum, pid) => sum + residentBytes(pid), 0);
+  }
+
+  /** Waits until the proxy has logged what matches: its lines come by way of the primary. */
+  async logged(pattern: RegExp): Promise<void> {
+    await until(() => pattern.test(this.proxy.log()), { what: `${pattern.source} in the log` });
   }
 
   stop(): Promise<number | null> {

@@ -1,0 +1,40 @@
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { connect, type TLSSocket } from 'node:tls';
+import type { CertificateFiles } from './certificates.js';
+import { RawClient } from './raw-client.js';
+
+export interface TlsClientOptions {
+  readonly port: number;
+  /** Path of the authority's certificate. */
+  readonly ca: string;
+  /** The client's own; none when left out. */
+  readonly certificate?: CertificateFiles;
+}
+
+/** Begins a handshake on the loopback interface. What is written at once goes out together with its last message. */
+export function beginTls({ port, ca, certificate }: TlsClientOptions): TLSSocket {
+  const own = certificate && {
+    cert: readFileSync(certificate.cert),
+    key: readFileSync(certificate.key),
+  };
+  const socket = connect({ host: '127.0.0.1', port, ca: readFileSync(ca), ...own });
+  // Being turned away is no error of the test.
+  socket.on('error', () => undefined);
+  return socket;
+}
+
+/** A raw client over TLS that has been told to go ahead. Rejects when it is turned away. */
+export async function connectTls(options: TlsClientOptions): Promise<RawClient> {
+  const socket = beginTls(options);
+  const closed = once(socket, 'close').then(() => {
+    throw new Error('The server closed the connection before it said to go ahead.');
+  });
+  await Promise.race([once(socket, 'readable'), closed]);
+  closed.catch(() => undefined);
+  const [byte] = (socket.read(1) as Buffer | null) ?? [];
+  if (byte !== 1) throw new Error(`The server's first byte is ${byte ?? 'missing'}, not 1.`);
+  const client = new RawClient(socket);
+  socket.resume();
+  return client;
+}
