@@ -6,7 +6,7 @@ import { readConfiguration, type ConfigurationOptions } from '../config/configur
 import { ConfigError } from '../config/errors.js';
 import { modeOf } from '../config/paths.js';
 import { Inheritance } from '../primary/succession.js';
-import { BackgroundProcess, leaveTerminal, startInBackground } from './daemonise.js';
+import { BackgroundProcess, startInBackground } from './daemonise.js';
 import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
 import { runDaemon } from './run-daemon.js';
 
@@ -57,11 +57,16 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
     const pidFile = line.pidFile === null ? null : resolve(line.pidFile);
     if (line.daemon) process.chdir('/');
     await runDaemon(
-      { ...line, pidFile, directory, readConfiguration: () => readConfiguration(options) },
+      {
+        ...line,
+        pidFile,
+        directory,
+        release: packageVersion(),
+        readConfiguration: () => readConfiguration(options),
+      },
       configuration,
       inheritance,
     );
-    if (line.daemon) leaveTerminal();
     background?.ready();
     return null;
   } catch (error) {

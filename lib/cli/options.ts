@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { maxIdleSeconds } from '../primary/idle-clock.js';
 
 export interface CommandLine {
   readonly help: boolean;
@@ -17,9 +18,6 @@ export interface CommandLine {
 export class UsageError extends Error {
   readonly code = 'USAGE';
 }
-
-/** Longest --timeout in seconds: what a timer of node's can wait. */
-const maxTimeout = 2_147_483;
 
 /** Reads the arguments after the program's name. Throws UsageError. */
 export function parseCommandLine(args: readonly string[]): CommandLine {
@@ -62,9 +60,9 @@ function parsed(args: readonly string[]) {
 function timeoutOf(text: string | undefined): number {
   if (text === undefined) return 0;
   const seconds = Number(text);
-  if (/^[0-9]+$/.test(text) && seconds > 0 && seconds <= maxTimeout) return seconds;
+  if (/^[0-9]+$/.test(text) && seconds > 0 && seconds <= maxIdleSeconds) return seconds;
   throw new UsageError(
-    `Invalid value for timeout: '${text}' is no number of seconds from 1 to ${maxTimeout}`,
+    `Invalid value for timeout: '${text}' is no number of seconds from 1 to ${maxIdleSeconds}`,
   );
 }
 

@@ -1,7 +1,8 @@
 import type { Configuration } from '../config/configuration.js';
-import { openLogWriter } from '../logging/writer.js';
+import { LogControl } from '../logging/log-control.js';
 import type { Inheritance } from '../primary/succession.js';
 import { Primary, type PrimaryOptions } from '../primary/primary.js';
+import { leaveTerminal } from './daemonise.js';
 
 /**
  * Runs the daemon in this process: its signals, and the log of all its processes. Resolves when it serves. Rejects when it
@@ -13,9 +14,10 @@ export async function runDaemon(
   inheritance: Inheritance | null,
 ): Promise<void> {
   process.umask(0o022);
-  const writer = openLogWriter(configuration.log.format);
-  process.on('exit', () => writer.flush());
-  const primary = new Primary(options, configuration, writer.write);
+  const { daemon, verbose } = options;
+  const logging = new LogControl(configuration, { daemon, verbose, env: process.env });
+  process.on('exit', () => logging.flush());
+  const primary = new Primary(options, configuration, logging);
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGQUIT', 'SIGTERM'] as const) {
     process.on(signal, () => {
@@ -27,11 +29,20 @@ export async function runDaemon(
       void primary.stop(signal).then(() => process.exit(0));
     });
   }
-  process.on('SIGHUP', () => void primary.reload());
+  process.on('SIGHUP', () => {
+    // At once, and whatever becomes of the reload: a log's rotation relies on it.
+    logging.reopen();
+    void primary.reload();
+  });
   process.on('SIGUSR2', () => {
     void primary.upgrade().then((done) => {
       if (done) process.exit(0);
     });
   });
   await primary.start(inheritance);
+  if (!daemon) return;
+  logging.flush();
+  leaveTerminal();
+  // An output to the standard error must let go of the terminal too.
+  logging.reopen();
 }

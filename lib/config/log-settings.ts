@@ -51,6 +51,29 @@ export function parseLogOutputs(text: string): LogOutput[] {
   });
 }
 
+/** The text of which `parseLogFilters` makes these filters. */
+export function logFiltersText(filters: readonly LogFilter[]): string {
+  return filters.map(({ level, match }) => `${level}:${match}`).join(' ');
+}
+
+/** The text of which `parseLogOutputs` makes these outputs. */
+export function logOutputsText(outputs: readonly LogOutput[]): string {
+  return outputs.map((output) => `${output.level}:${logTarget(output)}`).join(' ');
+}
+
+/** An output without its level: where it goes. */
+export function logTarget(output: LogOutput): string {
+  switch (output.kind) {
+    case 'stderr':
+    case 'journald':
+      return output.kind;
+    case 'syslog':
+      return `syslog:${output.name}`;
+    case 'file':
+      return `file:${output.path}`;
+  }
+}
+
 function items(text: string): string[] {
   return text.split(/\s+/).filter((item) => item !== '');
 }

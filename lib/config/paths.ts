@@ -19,6 +19,8 @@ export interface Paths {
   /** Where the driver daemons' virt*d-sock sockets are. */
   readonly daemonDirectory: string;
   readonly hookFile: string;
+  /** The log of a daemon in the background where nothing else is asked for and there is no journald. */
+  readonly logFile: string;
 }
 
 /** The files of the TLS listener. `crl` is null when there is no revocation list. */
@@ -55,6 +57,10 @@ export function defaultPaths(mode: Mode, env: Environment, homeDirectory: string
     mode === 'system'
       ? '/run/libvirt'
       : join(xdgDirectory(env, 'XDG_RUNTIME_DIR', join(homeDirectory, '.cache')), 'libvirt');
+  const logDirectory =
+    mode === 'system'
+      ? '/var/log/libvirt'
+      : join(xdgDirectory(env, 'XDG_CACHE_HOME', join(homeDirectory, '.cache')), 'libvirt');
   return {
     configFile: join(configDirectory, 'virtproxyd.conf'),
     clusterFile: join(configDirectory, CLUSTER_FILE_NAME),
@@ -62,6 +68,7 @@ export function defaultPaths(mode: Mode, env: Environment, homeDirectory: string
     pidFile: mode === 'system' ? '/run/virtproxyd.pid' : join(runDirectory, 'virtproxyd.pid'),
     daemonDirectory: runDirectory,
     hookFile: '/etc/libvirt/hooks/daemon',
+    logFile: join(logDirectory, 'virtproxyd.log'),
   };
 }
 

@@ -107,12 +107,15 @@ export function memoryLimit(value: string): number {
   return bytes;
 }
 
+/** As many worker processes as there may be. */
+export const mostWorkers = 256;
+
 /** The number of worker processes: 1 to 256, or `auto` for one a core but at most 4. */
 export function workerCount(value: string): number {
   if (value === 'auto') return Math.min(availableParallelism(), 4);
   const count = /^[0-9]+$/.test(value) ? Number(value) : NaN;
-  if (!(count >= 1 && count <= 256)) {
-    throw new ValueError(`must be auto or a number from 1 to 256, not "${value}"`);
+  if (!(count >= 1 && count <= mostWorkers)) {
+    throw new ValueError(`must be auto or a number from 1 to ${mostWorkers}, not "${value}"`);
   }
   return count;
 }

@@ -31,6 +31,11 @@ export class ControlChannel<Sent, Received> {
     pipe.on('error', closed);
   }
 
+  /** Bytes that the other end has not taken yet. */
+  get queuedBytes(): number {
+    return this.pipe.writableLength;
+  }
+
   /** Messages to a closed channel are dropped: the other end is gone. */
   send(message: Sent): void {
     if (this.pipe.writable) this.pipe.write(JSON.stringify(message) + '\n');

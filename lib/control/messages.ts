@@ -1,5 +1,7 @@
 import type { Configuration } from '../config/configuration.js';
-import type { LogLevel, LogRecord } from '../logging/logger.js';
+import type { AuditEntry } from '../logging/audit-file.js';
+import type { WorkerLogging } from '../logging/log-control.js';
+import type { LogRecord } from '../logging/logger.js';
 
 /** All that primary and workers say to each other, as JSON values. */
 
@@ -38,7 +40,7 @@ export interface ClientIntroduction {
 /** What a worker is given to work with. */
 export interface WorkerSetup {
   readonly configuration: Configuration;
-  readonly logLevel: LogLevel;
+  readonly logging: WorkerLogging;
 }
 
 /** Over the control channel, primary to worker. */
@@ -49,7 +51,11 @@ export type PrimaryMessage =
   /** Serve the clients there are until they leave, `seconds` at most (0: no limit), then end. */
   | { readonly kind: 'drain'; readonly seconds: number }
   | { readonly kind: 'closeClient'; readonly id: number; readonly reason: string }
-  | { readonly kind: 'logLevel'; readonly level: LogLevel }
+  | ({ readonly kind: 'logging' } & WorkerLogging)
+  /** Take the TLS files as they are now for connections to come. */
+  | { readonly kind: 'tls' }
+  /** Answered by `load`, after all that was said before has been done. */
+  | { readonly kind: 'load' }
   /** Answered by `alive` as soon as the worker's event loop turns. */
   | { readonly kind: 'heartbeat' };
 
@@ -57,8 +63,25 @@ export type PrimaryMessage =
 export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'alive' }
+  | ({ readonly kind: 'load' } & WorkerLoad)
   | { readonly kind: 'log'; readonly record: LogRecord }
+  | { readonly kind: 'audit'; readonly entries: readonly AuditEntry[] }
   | ClientMessage;
+
+/** The calls that a worker's clients have made and that are not answered yet. */
+export interface WorkerLoad {
+  /** With a daemon. */
+  readonly underWay: number;
+  /** Waiting for their turn. */
+  readonly held: number;
+}
+
+/** What a login has shown of a client. */
+export interface ProvenIdentity {
+  readonly saslUserName: string | null;
+  /** Distinguished name of the client's certificate. */
+  readonly x509Name: string | null;
+}
 
 /** What a worker says of one client. */
 export type ClientMessage =
@@ -66,5 +89,5 @@ export type ClientMessage =
   | { readonly kind: 'taken'; readonly id: number }
   /** It has sent a whole frame, or finished its TLS handshake. */
   | { readonly kind: 'spoke'; readonly id: number }
-  | { readonly kind: 'loggedIn'; readonly id: number }
+  | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
   | { readonly kind: 'closed'; readonly id: number };

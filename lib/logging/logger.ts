@@ -1,3 +1,5 @@
+import type { LogFilter, LogLevelNumber } from '../config/log-settings.js';
+
 /** Levels of a log line, least important first; their numbers in virtproxyd.conf are 1 to 4. */
 export const logLevels = ['debug', 'info', 'warning', 'error'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -15,14 +17,54 @@ export interface LogRecord {
 
 export type LogSink = (record: LogRecord) => void;
 
-/** What all loggers of a process share; changing it takes effect at once in all of them. */
-export interface LogThreshold {
-  level: LogLevel;
+/** What decides which lines are logged. Plain data: workers are sent it. */
+export interface LogSettings {
+  readonly level: LogLevelNumber;
+  /** The first whose `match` is in a component's name takes the place of `level`. */
+  readonly filters: readonly LogFilter[];
 }
 
-/** The level for a number of virtproxyd.conf's log_level. */
-export function logLevelOf(number: number): LogLevel {
-  return logLevels[Math.min(Math.max(number, 1), logLevels.length) - 1] ?? 'warning';
+/** The least level of one component's lines that are logged; kept up to date by its LogThreshold. */
+interface ComponentThreshold {
+  level: LogLevelNumber;
+}
+
+/** The numbers of the levels in virtproxyd.conf. */
+export const levelNumbers = {
+  debug: 1,
+  info: 2,
+  warning: 3,
+  error: 4,
+} as const satisfies Record<LogLevel, LogLevelNumber>;
+
+/** Characters of a message; the rest of a longer one, which holds some peer's text, is left out. */
+const maxMessageLength = 16 * 1024;
+
+/** What all loggers of a process share; changing it takes effect at once in all of them. */
+export class LogThreshold {
+  private readonly components = new Map<string, ComponentThreshold>();
+
+  constructor(private settings: LogSettings) {}
+
+  change(settings: LogSettings): void {
+    this.settings = settings;
+    for (const [name, threshold] of this.components) threshold.level = this.levelFor(name);
+  }
+
+  /** For loggers only. */
+  of(component: string): ComponentThreshold {
+    let threshold = this.components.get(component);
+    if (threshold === undefined) {
+      threshold = { level: this.levelFor(component) };
+      this.components.set(component, threshold);
+    }
+    return threshold;
+  }
+
+  private levelFor(component: string): LogLevelNumber {
+    const { level, filters } = this.settings;
+    return filters.find(({ match }) => component.includes(match))?.level ?? level;
+  }
 }
 
 /**
@@ -30,15 +72,19 @@ export function logLevelOf(number: number): LogLevel {
  * Never pass secrets: passwords, SASL data, secret values or keys.
  */
 export class Logger {
+  private readonly least: ComponentThreshold;
+
   constructor(
     private readonly component: string,
     private readonly threshold: LogThreshold,
     private readonly sink: LogSink,
-  ) {}
+  ) {
+    this.least = threshold.of(component);
+  }
 
   /** Whether debug lines are wanted. */
   get debugging(): boolean {
-    return this.threshold.level === 'debug';
+    return this.least.level === levelNumbers.debug;
   }
 
   /** A logger for another component with the same threshold and sink. */
@@ -63,8 +109,19 @@ export class Logger {
   }
 
   private write(level: LogLevel, message: string): void {
-    if (logLevels.indexOf(level) < logLevels.indexOf(this.threshold.level)) return;
-    const { component } = this;
-    this.sink({ time: Date.now(), pid: process.pid, level, component, message });
+    if (levelNumbers[level] < this.least.level) return;
+    this.sink({
+      time: Date.now(),
+      pid: process.pid,
+      level,
+      component: this.component,
+      message: shortened(message),
+    });
   }
+}
+
+function shortened(message: string): string {
+  const left = message.length - maxMessageLength;
+  if (left <= 0) return message;
+  return `${message.slice(0, maxMessageLength)}… (${left} more characters)`;
 }

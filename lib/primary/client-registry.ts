@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import type { ClientIntroduction } from '../control/messages.js';
+import type { ClientIntroduction, ProvenIdentity } from '../control/messages.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /** A connection from its accepting to its end, whichever worker serves it. */
@@ -14,6 +14,8 @@ export interface Client {
   /** When it last sent a frame or finished a TLS handshake before logging in; null: never. */
   spokeAt: number | null;
   loggedIn: boolean;
+  /** Null until a login has shown it. */
+  identity: ProvenIdentity | null;
 }
 
 /** Milliseconds a connection may be silent before it has said anything at all. */
@@ -69,7 +71,8 @@ export class ClientRegistry {
     return null;
   }
 
-  loggedIn(client: Client): void {
+  loggedIn(client: Client, identity: ProvenIdentity): void {
+    client.identity = identity;
     client.loggedIn = true;
     this.anonymous.delete(client);
   }

@@ -20,7 +20,7 @@ export interface HookOptions {
   readonly env: Environment;
   /** Seconds after which the hook and what it has started is killed. */
   readonly timeoutSeconds: number;
-  readonly log: Logger;
+  readonly log: Pick<Logger, 'debug' | 'error'>;
 }
 
 /** Bytes of a hook's output that are logged. */

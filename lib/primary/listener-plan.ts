@@ -28,28 +28,42 @@ export async function planListeners(configuration: Configuration): Promise<Plann
   return plan;
 }
 
+export type ListenerRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
+
 /** What a listener does with the connections it accepts, by the part it plays. */
 export function listenerSettings(
   { conf }: Configuration,
-  role: 'rw' | 'ro' | 'tcp' | 'tls',
+  role: ListenerRole,
   name: string,
 ): ListenerSettings {
   const roles = {
     rw: { transport: 'unix', auth: conf.auth_unix_rw, readOnly: false },
     ro: { transport: 'unix', auth: conf.auth_unix_ro, readOnly: true },
+    // Its clients must run as the daemon's own user: see AdminServer.
+    admin: { transport: 'unix', auth: 'none', readOnly: false },
     tcp: { transport: 'tcp', auth: conf.auth_tcp, readOnly: false },
     tls: { transport: 'tls', auth: conf.auth_tls, readOnly: false },
   } as const;
-  return { ...roles[role], name, backlog: conf.max_queued_clients || defaultBacklog };
+  const isAdmin = role === 'admin';
+  const queue = isAdmin ? conf.admin_max_queued_clients : conf.max_queued_clients;
+  return {
+    serves: isAdmin ? 'admin' : 'clients',
+    ...roles[role],
+    name,
+    backlog: queue || defaultBacklog,
+  };
 }
 
 /** What max_queued_clients = 0 means. */
 const defaultBacklog = 30;
 
+/** `virt-admin -c libvirtd:///system` looks for the first, `virt-admin -c virtproxyd:///system` for the second. */
+const adminSocketNames = ['libvirt-admin-sock', 'virtproxyd-admin-sock'];
+
 function plannedPaths(configuration: Configuration): PlannedListener[] {
   const { conf, mode, paths } = configuration;
   const group = conf.unix_sock_group === null ? null : knownGroup(conf.unix_sock_group);
-  const plan = (role: 'rw' | 'ro', name: string, permissions: string): PlannedListener => {
+  const plan = (role: ListenerRole, name: string, permissions: string): PlannedListener => {
     const path = join(paths.runDirectory, name);
     return {
       settings: listenerSettings(configuration, role, path),
@@ -57,9 +71,10 @@ function plannedPaths(configuration: Configuration): PlannedListener[] {
     };
   };
   const readWrite = plan('rw', 'libvirt-sock', conf.unix_sock_rw_perms);
+  const admin = adminSocketNames.map((name) => plan('admin', name, conf.unix_sock_admin_perms));
   // A user's own daemon has no read-only socket.
-  if (mode === 'session') return [readWrite];
-  return [readWrite, plan('ro', 'libvirt-sock-ro', conf.unix_sock_ro_perms)];
+  if (mode === 'session') return [readWrite, ...admin];
+  return [readWrite, plan('ro', 'libvirt-sock-ro', conf.unix_sock_ro_perms), ...admin];
 }
 
 async function plannedAddresses(

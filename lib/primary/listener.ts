@@ -10,6 +10,8 @@ import {
 
 /** What a listener does with the connections it accepts. */
 export interface ListenerSettings {
+  /** Who is expected: clients of the proxy, or administrators. */
+  readonly serves: 'clients' | 'admin';
   readonly transport: Transport;
   readonly auth: AuthMethod;
   readonly readOnly: boolean;

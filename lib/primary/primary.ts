@@ -1,18 +1,21 @@
 import { mkdirSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { homedir } from 'node:os';
-import { loadTlsCredentials } from '../auth/tls-credentials.js';
-import { credentialsOptions } from '../auth/tls-settings.js';
+import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
-import { tlsFiles } from '../config/paths.js';
 import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
-import { logLevelOf, Logger, type LogLevel, type LogSink } from '../logging/logger.js';
+import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
+import { Logger } from '../logging/logger.js';
 import { raiseOpenFilesLimit } from '../native/descriptors.js';
-import { loadSasl } from '../native/sasl.js';
+import { handleOf, SocketStream } from '../transport/socket-stream.js';
+import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
+import { IdleClock } from './idle-clock.js';
 import { planListeners } from './listener-plan.js';
 import { Listener } from './listener.js';
 import { ListenerSet } from './listener-set.js';
+import { localPeer } from './local-peer.js';
 import { PidFile } from './pid-file.js';
+import { checkPrerequisites } from './prerequisites.js';
 import { Reception, type ClientLimits } from './reception.js';
 import { Successor, type Inheritance } from './succession.js';
 import { WorkerPool } from './worker-pool.js';
@@ -29,8 +32,10 @@ export interface PrimaryOptions {
   readonly directory: string;
   /** Runs in the background: nobody reads its standard error. */
   readonly daemon: boolean;
-  /** Seconds without clients after which the daemon ends; 0: never. */
+  /** Seconds without clients after which the daemon ends, `maxIdleSeconds` at most; 0: never. */
   readonly timeoutSeconds: number;
+  /** The program's: `MAJOR.MINOR.PATCH`. */
+  readonly release: string;
   readonly verbose: boolean;
 }
 
@@ -45,14 +50,14 @@ const spareDescriptors = 64;
 
 /** The primary process: owns the PID file, the listening sockets, the limits and the workers. */
 export class Primary {
-  private readonly threshold: { level: LogLevel } = { level: 'warning' };
   private readonly log: Logger;
   private readonly pool: WorkerPool;
   private readonly watch: WorkerWatch;
   private readonly reception: Reception;
+  private readonly admin: AdminServer;
   private readonly listeners: ListenerSet;
   private pidFile: PidFile | null = null;
-  private idleTimer: NodeJS.Timeout | null = null;
+  private readonly idleClock: IdleClock;
   private stopping: Promise<void> | null = null;
   private reloading: Promise<void> | null = null;
   private reloadAgain = false;
@@ -62,10 +67,10 @@ export class Primary {
   constructor(
     private readonly options: PrimaryOptions,
     private configuration: Configuration,
-    private readonly sink: LogSink,
+    /** What the admin socket may change of the log, too. */
+    readonly logging: LogControl,
   ) {
-    this.log = new Logger('primary', this.threshold, sink);
-    this.setLogLevel();
+    this.log = new Logger('primary', logging.threshold, logging.sink);
     this.pool = new WorkerPool(
       {
         ready: () => this.serve(),
@@ -74,6 +79,7 @@ export class Primary {
       },
       this.log.for('pool'),
     );
+    logging.onChange = (settings) => this.pool.setLogging(settings);
     this.watch = new WorkerWatch(
       this.pool,
       () => this.configuration.cluster.max_worker_memory,
@@ -83,11 +89,22 @@ export class Primary {
       limitsOf(configuration),
       (introduction, handle) => this.pool.hand(introduction, handle),
       this.log.for('reception'),
-      () => this.watchIdleness(),
+      () => this.idleClock.look(),
+    );
+    this.admin = new AdminServer(
+      adminSettingsOf(configuration),
+      new Administration(this.administeredParts()),
+      this.log.for('admin'),
+      () => this.idleClock.look(),
+    );
+    this.idleClock = new IdleClock(
+      options.timeoutSeconds,
+      () => this.reception.size + this.admin.size === 0,
+      (seconds) => void this.endIfIdle(seconds),
     );
     this.listeners = new ListenerSet(
       {
-        connected: (listener, socket) => this.reception.connected(listener, socket),
+        connected: (listener, socket) => this.connected(listener, socket),
         failed: (listener, error) => {
           this.log.error(`cannot accept on ${listener.settings.name}: ${error.message}`);
         },
@@ -107,7 +124,7 @@ export class Primary {
     // A predecessor holds it until this one is ready.
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
-      const setup = this.setupFor(configuration);
+      const setup = this.setupFor(configuration, this.logging.forWorkers);
       for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
         this.listeners.adopt(Listener.inherited(settings, fd, path));
       }
@@ -125,7 +142,7 @@ export class Primary {
       this.removeFiles();
       throw error;
     }
-    this.watchIdleness();
+    this.idleClock.look();
     this.log.info(`serving on ${this.listeners.names.join(', ')}`);
   }
 
@@ -157,7 +174,7 @@ export class Primary {
       this.log.info(
         `process ${successor.pid} takes over; this one serves its clients until they leave`,
       );
-      if (this.idleTimer !== null) clearTimeout(this.idleTimer);
+      this.idleClock.stop();
       this.watch.stop();
       this.listeners.handOver();
       this.pidFile?.handOver();
@@ -193,7 +210,9 @@ export class Primary {
       this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.log.error(`reload failed, the old configuration stays in force: ${reason}`);
+      for (const line of reason.split('\n')) {
+        this.log.error(`reload failed, the old configuration stays in force: ${line}`);
+      }
     }
     if (this.wantsReload) await this.reloadAll();
   }
@@ -205,7 +224,18 @@ export class Primary {
   private async reloadOnce(): Promise<void> {
     await this.oldGenerationsGone();
     const configuration = this.options.readConfiguration();
-    const setup = this.setupFor(configuration);
+    const logChange = this.logging.prepare(configuration);
+    try {
+      await this.changeTo(configuration, logChange);
+    } catch (error) {
+      logChange.abandon();
+      throw error;
+    }
+  }
+
+  /** On an error nothing but the log's change is left to undo. */
+  private async changeTo(configuration: Configuration, logChange: PreparedLogging): Promise<void> {
+    const setup = this.setupFor(configuration, logChange.forWorkers);
     mkdirSync(configuration.paths.runDirectory, { recursive: true });
     const change = await this.listeners.prepare(await planListeners(configuration));
     let first: WorkerProcess;
@@ -215,10 +245,11 @@ export class Primary {
       change.abandon();
       throw error;
     }
-    for (const warning of configuration.warnings) this.log.warning(warning);
     this.configuration = configuration;
-    this.setLogLevel();
+    logChange.commit();
+    for (const warning of configuration.warnings) this.log.warning(warning);
     this.reception.limits = limitsOf(configuration);
+    this.admin.configure(adminSettingsOf(configuration));
     this.pool.renew(first, setup, configuration.cluster.workers);
     change.commit();
     this.serve();
@@ -245,30 +276,49 @@ export class Primary {
     });
   }
 
-  private setupFor(configuration: Configuration): WorkerSetup {
-    const { conf, mode } = configuration;
-    if (conf.listen_tls) {
-      // The workers load them too; here an error stops a start or a reload.
-      const files = tlsFiles(mode, conf, homedir());
-      for (const line of loadTlsCredentials(files, credentialsOptions(conf)).warnings) {
-        this.log.warning(line);
-      }
-    }
-    if (needsSasl(configuration)) loadSasl();
-    return { configuration, logLevel: levelFor(configuration, this.options.verbose) };
+  private setupFor(configuration: Configuration, logging: WorkerLogging): WorkerSetup {
+    checkPrerequisites(configuration, this.log);
+    return { configuration, logging };
   }
 
-  private setLogLevel(): void {
-    this.threshold.level = levelFor(this.configuration, this.options.verbose);
+  private administeredParts(): AdministeredParts {
+    return {
+      version: this.options.release,
+      configuration: () => this.configuration,
+      reception: this.reception,
+      pool: this.pool,
+      logging: this.logging,
+      servesTls: () => [...this.listeners.all].some(({ settings }) => settings.transport === 'tls'),
+      setIdleTimeout: (seconds) => this.idleClock.set(seconds),
+      shutDown: () => void this.stopAndExit('an administrator asked for it'),
+      log: this.log.for('admin'),
+    };
+  }
+
+  private connected(listener: Listener, socket: Socket): void {
+    if (listener.settings.serves !== 'admin') {
+      this.reception.connected(listener, socket);
+      return;
+    }
+    try {
+      this.admin.connected(SocketStream.over(socket), localPeer(handleOf(socket).fd));
+    } catch (error) {
+      this.log.debug(`an administrator left before it could be identified: ${String(error)}`);
+      socket.destroy();
+    }
   }
 
   private told(worker: WorkerProcess, message: WorkerMessage): void {
     switch (message.kind) {
       case 'log':
-        this.sink(message.record);
+        this.logging.sink(message.record);
+        break;
+      case 'audit':
+        this.logging.audit(message.entries);
         break;
       case 'ready':
       case 'alive':
+      case 'load':
         break;
       default:
         this.reception.told(worker, message);
@@ -284,34 +334,30 @@ export class Primary {
 
   private async end(reason: string): Promise<void> {
     this.log.info(`stopping: ${reason}`);
-    if (this.idleTimer !== null) clearTimeout(this.idleTimer);
+    this.idleClock.stop();
     this.watch.stop();
     this.listeners.pause();
     this.reception.close();
     await this.pool.stop(this.configuration.cluster.stop_timeout);
+    this.admin.close('the proxy is stopping');
     this.removeFiles();
   }
 
-  /** (Re)starts the clock of --timeout whenever the last client has gone. */
-  private watchIdleness(): void {
-    const { timeoutSeconds } = this.options;
-    if (this.idleTimer !== null) clearTimeout(this.idleTimer);
-    this.idleTimer = null;
-    if (timeoutSeconds === 0 || this.reception.size > 0 || this.stopping !== null) return;
-    this.idleTimer = setTimeout(() => void this.endIfIdle(), timeoutSeconds * 1000);
-  }
-
   /** A client that connects at this very moment is served: the end comes only when nobody waits to be accepted. */
-  private async endIfIdle(): Promise<void> {
+  private async endIfIdle(seconds: number): Promise<void> {
     this.listeners.hide();
     // Two turns of the event loop accept whoever connected before the sockets were hidden.
     await nextTurn();
     await nextTurn();
-    if (this.reception.size > 0) {
+    if (this.reception.size + this.admin.size > 0) {
       this.listeners.show();
       return;
     }
-    await this.stop(`no clients for ${this.options.timeoutSeconds} seconds`);
+    await this.stopAndExit(`no clients for ${seconds} seconds`);
+  }
+
+  private async stopAndExit(reason: string): Promise<void> {
+    await this.stop(reason);
     process.exit(0);
   }
 
@@ -339,19 +385,4 @@ function limitsOf({ conf }: Configuration): ClientLimits {
     maxAnonymous: conf.max_anonymous_clients,
     maxWaiting: Math.max(conf.max_queued_clients, 1),
   };
-}
-
-/** --verbose shows informational lines unless the configuration asks for still more. */
-function levelFor({ conf }: Configuration, verbose: boolean): LogLevel {
-  return logLevelOf(verbose ? Math.min(conf.log_level, 2) : conf.log_level);
-}
-
-/** Whether some listener asks for SASL; only then must the host have the library. */
-function needsSasl({ conf, mode }: Configuration): boolean {
-  return (
-    conf.auth_unix_rw === 'sasl' ||
-    (mode === 'system' && conf.auth_unix_ro === 'sasl') ||
-    (conf.listen_tcp && conf.auth_tcp === 'sasl') ||
-    (conf.listen_tls && conf.auth_tls === 'sasl')
-  );
 }

@@ -65,6 +65,7 @@ export class Reception {
       spokeAt: null,
       // A socket that asks for no login has no anonymous clients.
       loggedIn: introduction.transport !== 'tls' && introduction.auth === 'none',
+      identity: null,
     };
     client.loggedIn ||= this.isOwn(client);
     this.waiting.push(client);
@@ -74,10 +75,10 @@ export class Reception {
   }
 
   /** A worker says something of a client. */
-  told(worker: WorkerProcess, { kind, id }: ClientMessage): void {
-    const client = this.clients.get(id);
+  told(worker: WorkerProcess, message: ClientMessage): void {
+    const client = this.clients.get(message.id);
     if (client?.worker !== worker) return;
-    switch (kind) {
+    switch (message.kind) {
       case 'taken':
         client.socket?.destroy();
         client.socket = null;
@@ -86,7 +87,7 @@ export class Reception {
         client.spokeAt = Date.now();
         return;
       case 'loggedIn':
-        this.clients.loggedIn(client);
+        this.clients.loggedIn(client, message);
         break;
       case 'closed':
         client.socket?.destroy();

@@ -1,8 +1,10 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import { fileURLToPath } from 'node:url';
 import throng from 'throng';
+import type { WorkerBounds } from '../admin/backend.js';
 import { openSslConfiguration } from '../auth/session-tickets.js';
 import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../control/messages.js';
+import type { WorkerLogging } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { CrashBackOff } from './crash-back-off.js';
@@ -35,9 +37,9 @@ const throngGrace = 86_400_000;
 const maxCrashesAtStart = 3;
 
 /**
- * The worker processes. throng forks as many as there should be and forks again whenever one leaves the cluster: because
- * it died, or because it drains. A forked worker is a spare, which does nothing; the pool configures as many spares as
- * workers are missing, after crashes later and later.
+ * The worker processes. throng forks as many as there should be and forks again when one has left the cluster: at once if
+ * it drains, after crashes later and later, since a worker may be unable even to load. A forked worker is a spare, which
+ * does nothing; the pool configures as many spares as workers are missing.
  */
 export class WorkerPool implements WorkerEvents {
   private readonly workers = new Set<WorkerProcess>();
@@ -45,12 +47,16 @@ export class WorkerPool implements WorkerEvents {
   private setup: WorkerSetup | null = null;
   private generation = 0;
   private target = 0;
+  private least = 0;
+  private most = 0;
   private crashesInARow = 0;
   private stopping = false;
   /** Set while replacements wait after a crash. */
   private pause: NodeJS.Timeout | null = null;
   private onStarted: ((error?: Error) => void) | null = null;
   private onEmpty: () => void = () => undefined;
+  /** throng's: forks another worker. */
+  private revive: () => void = () => undefined;
 
   constructor(
     private readonly events: PoolEvents,
@@ -61,14 +67,13 @@ export class WorkerPool implements WorkerEvents {
   async start(setup: WorkerSetup, count: number): Promise<void> {
     this.setup = setup;
     this.generation = 1;
-    this.target = count;
+    this.setTarget(count);
     cluster.setupPrimary({
       exec: fileURLToPath(new URL('../worker/main.js', import.meta.url)),
       args: [],
       execArgv: [...process.execArgv, `--openssl-config=${openSslConfiguration}`],
       stdio: [...workerStdio],
     });
-    // Before throng's own listener, which forks the successor.
     cluster.on('disconnect', (process) => {
       for (const worker of this.workers) if (worker.is(process)) this.left(worker);
     });
@@ -79,7 +84,8 @@ export class WorkerPool implements WorkerEvents {
     const started = new Promise<void>((resolve, reject) => {
       this.onStarted = (error) => (error === undefined ? resolve() : reject(error));
     });
-    await throng({
+    const ours = cluster.listeners('disconnect');
+    const running = throng({
       count,
       lifetime: Infinity,
       grace: throngGrace,
@@ -87,6 +93,13 @@ export class WorkerPool implements WorkerEvents {
       // Workers run a program of their own.
       worker: () => undefined,
     });
+    // throng's listener forks at once whatever the reason; when it is called is decided in `left`.
+    for (const listener of cluster.listeners('disconnect')) {
+      if (ours.includes(listener)) continue;
+      cluster.off('disconnect', listener as () => void);
+      this.revive = listener as () => void;
+    }
+    await running;
     await started;
   }
 
@@ -135,7 +148,7 @@ export class WorkerPool implements WorkerEvents {
   renew(first: WorkerProcess, setup: WorkerSetup, count: number): void {
     this.setup = setup;
     this.generation = first.generation;
-    this.target = count;
+    this.setTarget(count);
     this.backOff = new CrashBackOff();
     if (this.pause !== null) clearTimeout(this.pause);
     this.pause = null;
@@ -146,8 +159,35 @@ export class WorkerPool implements WorkerEvents {
     for (const worker of staying) {
       if (worker.generation !== this.generation && worker.state !== 'spare') worker.drain(seconds);
     }
-    // Each that drains is replaced by throng; only a higher number needs more.
+    // Those that drain are replaced as they leave the cluster; only a higher number needs more.
     for (let there = staying.length; there < count; there++) cluster.fork();
+    this.fill();
+  }
+
+  /** Changes what workers log, those to come included. */
+  setLogging(logging: WorkerLogging): void {
+    if (this.setup !== null) this.setup = { ...this.setup, logging };
+    for (const worker of this.workers) {
+      // A spare will be told when it is configured.
+      if (worker.state !== 'spare') worker.send({ kind: 'logging', ...logging });
+    }
+  }
+
+  /** Until the next `renew`, the count given to that or to `start` is both bounds. */
+  get bounds(): WorkerBounds {
+    return { minWorkers: this.least, maxWorkers: this.most };
+  }
+
+  /** Changes the number of workers to one within the bounds: more are started, or those with the fewest clients drain. */
+  resize({ minWorkers, maxWorkers }: WorkerBounds): void {
+    [this.least, this.most] = [minWorkers, maxWorkers];
+    this.target = Math.min(Math.max(this.target, minWorkers), maxWorkers);
+    const surplus = this.live
+      .toSorted((one, other) => one.clients - other.clients)
+      .slice(0, Math.max(this.live.length - this.target, 0));
+    const seconds = this.setup?.configuration.cluster.drain_timeout ?? 0;
+    for (const worker of surplus) worker.drain(seconds);
+    for (let there = this.available; there < this.target; there++) cluster.fork();
     this.fill();
   }
 
@@ -232,6 +272,22 @@ export class WorkerPool implements WorkerEvents {
     readonly reject: (error: Error) => void;
   } | null = null;
 
+  /** How many workers there are once all spares have been configured. */
+  private get available(): number {
+    return this.live.length + [...this.workers].filter(({ state }) => state === 'spare').length;
+  }
+
+  private setTarget(count: number): void {
+    this.target = count;
+    this.least = count;
+    this.most = count;
+  }
+
+  /** To be called for each worker that has left the cluster; it may have been one too many. */
+  private replace(): void {
+    if (this.available < this.target) this.revive();
+  }
+
   private empty(): Promise<void> {
     return new Promise((resolve) => {
       this.onEmpty = resolve;
@@ -254,22 +310,28 @@ export class WorkerPool implements WorkerEvents {
   }
 
   /**
-   * A worker left the cluster, to drain or because it died, or its process has ended; told at least once of each. For
-   * every one that leaves throng forks another.
+   * A worker left the cluster, to drain or because it died. Told of the end of node's channel and of the process: with a
+   * socket on its way to a worker that dies the first is never told.
    */
   private left(worker: WorkerProcess): void {
-    const { state, pid } = worker;
-    if (this.stopping || state === 'draining' || state === 'gone') return;
+    if (worker.hasLeft) return;
+    worker.hasLeft = true;
+    if (this.stopping) return;
+    if (worker.state === 'draining') {
+      this.replace();
+      return;
+    }
     worker.state = 'gone';
     if (this.candidate?.worker === worker) {
       this.candidate.reject(
-        new WorkerStartError(`worker ${pid} of the new generation ended before it was ready`),
+        new WorkerStartError(
+          `worker ${worker.pid} of the new generation ended before it was ready`,
+        ),
       );
+      this.replace();
       return;
     }
-    // A spare has nothing to crash on but what it was killed by.
-    if (state === 'spare') return;
-    this.crashed(pid);
+    this.crashed(worker.pid);
   }
 
   private crashed(pid: number): void {
@@ -283,7 +345,11 @@ export class WorkerPool implements WorkerEvents {
     }
     if (this.pause !== null) clearTimeout(this.pause);
     this.pause = null;
-    if (delay === 0) return;
+    if (delay === 0) {
+      this.replace();
+      return;
+    }
+    setTimeout(() => this.replace(), delay * 1000).unref();
     this.pause = setTimeout(() => {
       this.pause = null;
       this.fill();

@@ -5,6 +5,7 @@ import { ControlChannel } from '../control/channel.js';
 import type {
   ClientIntroduction,
   PrimaryMessage,
+  WorkerLoad,
   WorkerMessage,
   WorkerSetup,
 } from '../control/messages.js';
@@ -47,9 +48,13 @@ export class WorkerProcess {
   /** Clients it has or is being handed. */
   clients = 0;
   usage: WorkerUsage | null = null;
+  /** Whether it has left the cluster, so that a successor is due. */
+  hasLeft = false;
   /** Milliseconds of `performance.now()` when it last showed life. */
   aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
+  /** Those that have asked for its load, oldest first. */
+  private readonly askers: ((load: WorkerLoad) => void)[] = [];
 
   constructor(
     private readonly process: ClusterWorker,
@@ -60,12 +65,17 @@ export class WorkerProcess {
       stdio[controlDescriptor] as unknown as Duplex,
       (message) => {
         this.aliveAt = performance.now();
-        events.message(this, message);
+        if (message.kind === 'load') this.askers.shift()?.(message);
+        else events.message(this, message);
       },
       () => undefined,
     );
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
       events.complaint(this, line);
+    });
+    let hasLeft = false;
+    process.process.once('disconnect', () => {
+      hasLeft = true;
     });
     // Not at 'exit': what it said last must have been read before its clients are given to others.
     process.process.once('close', (code: number | null, signal: string | null) => {
@@ -74,6 +84,8 @@ export class WorkerProcess {
         this,
         signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
       );
+      // Node never says it of a process that died with a socket on its way to it, and throng would wait for ever.
+      if (!hasLeft) process.process.emit('disconnect');
     });
     // A worker that dies while a message is on its way to it is dealt with when it has gone.
     process.on('error', () => undefined);
@@ -97,6 +109,14 @@ export class WorkerProcess {
 
   send(message: PrimaryMessage): void {
     this.channel.send(message);
+  }
+
+  /** Resolves when it has done all that it was told; never when it ends before. */
+  load(): Promise<WorkerLoad> {
+    return new Promise((resolve) => {
+      this.askers.push(resolve);
+      this.send({ kind: 'load' });
+    });
   }
 
   /** Hands over an accepted socket; our copy stays open until the worker says that it has its own. */

@@ -66,6 +66,14 @@ export const serialOf = (bytes: Buffer, start: number): number =>
 export const statusOf = (bytes: Buffer, start: number): number =>
   bytes.readUInt32BE(start + at.status);
 
+/** The call in a frame. */
+export const callOf = (bytes: Buffer, start: number): CallHeader => ({
+  program: programOf(bytes, start),
+  version: versionOf(bytes, start),
+  procedure: procedureOf(bytes, start),
+  serial: serialOf(bytes, start),
+});
+
 /** Builds a whole frame; `payload` is XDR, already padded. */
 export function encodeFrame(header: FrameHeader, payload?: Buffer): Buffer {
   const length = headerLength + (payload?.length ?? 0);

@@ -28,6 +28,8 @@ export interface Procedure {
   readonly descriptors: 'request' | 'reply' | null;
   /** The call asks the daemon to send events, or to stop. */
   readonly registersEvents: boolean;
+  /** The call may change something; it does not merely ask, convert or register for events. */
+  readonly changesState: boolean;
 }
 
 const programsByName: ReadonlyMap<string, number> = new Map([
@@ -39,6 +41,17 @@ const programsByName: ReadonlyMap<string, number> = new Map([
 const routes: ReadonlySet<string> = new Set<Route>(['session', 'hypervisor', ...secondaryDrivers]);
 
 const isRoute = (text: string | undefined): text is Route => text !== undefined && routes.has(text);
+
+/** Words in the names of calls that change nothing. A name that says SET changes something whatever else it says. */
+const askingWords =
+  /(^|_)(GET|LIST|LOOKUP|NUM|IS|HAS|SUPPORTS|FIND|COMPARE|BASELINE|STATS|ADDRESSES|PEEK|SCREENSHOT|DOWNLOAD|NATIVE|EVENT|CLOSE_CALLBACK|SNAPSHOT_CURRENT)(_|$)/;
+const settingWord = /(^|_)SET(_|$)/;
+
+/**
+ * Whether the name of a procedure that daemons serve says that it changes something. In doubt it does: consoles, guest
+ * agents and monitors take commands.
+ */
+const namesChange = (name: string): boolean => settingWord.test(name) || !askingWords.test(name);
 
 /**
  * Throws when a row has no known program or route, no number, no name, or marks nobody knows: an edit of the table
@@ -76,6 +89,7 @@ export function parseProcedures(rows: string): Procedure[] {
             ? 'reply'
             : null,
         registersEvents: /(^|_)EVENT_(CALLBACK_)?(DE)?REGISTER/.test(name),
+        changesState: route !== 'session' && namesChange(name),
       };
     });
 }
@@ -100,6 +114,11 @@ export function isForwardedProgram(number: number): boolean {
 export function procedureAt(programNumber: number, number: number): Procedure | undefined {
   if (programNumber === program.remote) return remoteProcedures[number];
   return byNumber.get(programNumber)?.[number];
+}
+
+/** Whether a call may change something. One that the table does not know may. */
+export function changesState(programNumber: number, number: number): boolean {
+  return procedureAt(programNumber, number)?.changesState ?? true;
 }
 
 /** A procedure's name for log lines: the table's, or its number. */

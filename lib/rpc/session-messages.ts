@@ -1,6 +1,10 @@
 import { XdrReader } from './xdr-reader.js';
 import { XdrWriter } from './xdr-writer.js';
-import { writeTypedParameters, type TypedParameter } from './typed-parameters.js';
+import {
+  readTypedParameters,
+  writeTypedParameters,
+  type TypedParameter,
+} from './typed-parameters.js';
 
 /** Procedures of the remote program that the proxy itself takes part in. */
 export const procedure = {
@@ -42,6 +46,8 @@ const maxStringLength = 4_194_304;
 const maxSaslLength = 65_536;
 
 const maxAuthTypes = 20;
+
+const maxIdentityParameters = 20;
 
 export interface OpenArguments {
   /** The URI; null when the client sent none. */
@@ -90,6 +96,10 @@ export function encodeIdentityArguments(identity: readonly TypedParameter[]): Bu
   const writer = new XdrWriter(512);
   writeTypedParameters(writer, identity);
   return writer.unsigned(0).finish();
+}
+
+export function readIdentityArguments(payload: Buffer): TypedParameter[] {
+  return readTypedParameters(new XdrReader(payload), maxIdentityParameters);
 }
 
 /** A SASL step: `data` null is a NULL buffer, which SASL tells from an empty one. */

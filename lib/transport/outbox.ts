@@ -16,6 +16,7 @@ export class Outbox {
   /** Frames of other senders, copied, until the large frame is through. Senders stop reading meanwhile. */
   private deferred: Buffer[] = [];
   private waiting = 0;
+  private written = 0;
 
   /** Called when a large frame is through and others may send again. */
   onReleased: () => void = () => undefined;
@@ -25,6 +26,11 @@ export class Outbox {
   /** Bytes that the stream's peer has not taken yet. */
   get queuedBytes(): number {
     return this.stream.queuedBytes;
+  }
+
+  /** Bytes given to the stream so far. */
+  get writtenBytes(): number {
+    return this.written;
   }
 
   /** Bytes that wait for another sender's large frame to be through. */
@@ -60,7 +66,7 @@ export class Outbox {
       return;
     }
     this.flush();
-    this.stream.write(frame);
+    this.write(frame);
   }
 
   /** Claims the outbox for a large frame; false while another sender's is under way. */
@@ -75,7 +81,7 @@ export class Outbox {
     this.holder = null;
     this.flush();
     this.waiting = 0;
-    for (const frame of this.deferred.splice(0)) this.stream.write(frame);
+    for (const frame of this.deferred.splice(0)) this.write(frame);
     this.onReleased();
   }
 
@@ -89,6 +95,11 @@ export class Outbox {
     const { run } = this;
     if (run === null) return;
     this.run = null;
-    this.stream.write(Buffer.from(run.subarray(this.runStart, this.runEnd)));
+    this.write(Buffer.from(run.subarray(this.runStart, this.runEnd)));
+  }
+
+  private write(bytes: Buffer): void {
+    this.written += bytes.length;
+    this.stream.write(bytes);
   }
 }

@@ -44,6 +44,13 @@ export class SocketStream implements ByteStream {
     return stream;
   }
 
+  /** Makes a stream of a paused connection that this process accepted. */
+  static over(socket: Socket): SocketStream {
+    const stream = new SocketStream(socket);
+    socket.on('data', (chunk: Buffer) => stream.received(chunk));
+    return stream;
+  }
+
   /** Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason. */
   static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
@@ -104,7 +111,7 @@ export class SocketStream implements ByteStream {
     this.socket.destroy();
   }
 
-  /** For the reader only. */
+  /** For the readers only. */
   received(chunk: Buffer): void {
     this.listener?.bytes(chunk);
   }

@@ -1,4 +1,7 @@
+import { unexpectedStatus, unknownProcedure, unknownProgram } from '../rpc/call-errors.js';
 import {
+  callOf,
+  encodeFrame,
   encodeReply,
   messageType,
   programOf,
@@ -9,7 +12,6 @@ import {
   versionOf,
   type CallHeader,
 } from '../rpc/frame.js';
-import { encodeFrame } from '../rpc/frame.js';
 import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
 import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
 import { encodeInt, feature } from '../rpc/session-messages.js';
@@ -24,7 +26,6 @@ export const notOpen = internal('hypervisor connection not open');
 export const alreadyOpen = internal('connection already open');
 /** What calls get once the hypervisor's daemon is gone. */
 export const socketClosed = internal('client socket is closed');
-export const undecodable = rpc('Unable to decode message payload');
 export const authenticationRequired = rpc('authentication required');
 
 /** The only answer to a failed login: why is for the log. */
@@ -37,6 +38,11 @@ export const identityDenied = new RpcError(
   errorCode.accessDenied,
   errorDomain.rpc,
   'only root may act for another identity',
+);
+export const identityTooLate = new RpcError(
+  errorCode.operationInvalid,
+  errorDomain.rpc,
+  'the identity must be set before a call that needs another daemon',
 );
 export const noDescriptors = new RpcError(
   errorCode.operationUnsupported,
@@ -53,9 +59,9 @@ export const nothingToProbe = (probed: readonly string[]): RpcError =>
   );
 
 /** A call before CONNECT_OPEN. */
-export function notOpenFor({ program, procedure }: CallHeader): RpcError {
-  const known = procedureAt(program, procedure) !== undefined;
-  return known ? notOpen : rpc(`unknown procedure: ${procedure}`);
+export function notOpenFor(call: CallHeader): RpcError {
+  const known = procedureAt(call.program, call.procedure) !== undefined;
+  return known ? notOpen : unknownProcedure(call);
 }
 
 /** Features of the server side itself, 1 where they are there; all others are the driver's to answer. */
@@ -74,12 +80,11 @@ export function judgeFrame(bytes: Buffer, start: number): 'pass' | 'drop' | RpcE
   const type = typeOf(bytes, start);
   const isCall = type === messageType.call || type === messageType.callWithFds;
   if (!isCall && type !== messageType.stream && type !== messageType.streamHole) return 'drop';
-  const [program, version] = [programOf(bytes, start), versionOf(bytes, start)];
-  if (!isForwardedProgram(program) || version !== programVersion) {
-    return isCall ? rpc(`Cannot find program ${program} version ${version}`) : 'drop';
+  if (!isForwardedProgram(programOf(bytes, start)) || versionOf(bytes, start) !== programVersion) {
+    return isCall ? unknownProgram(callOf(bytes, start)) : 'drop';
   }
   if (!isCall || statusOf(bytes, start) === status.ok) return 'pass';
-  return rpc(`Unexpected message status ${statusOf(bytes, start)}`);
+  return unexpectedStatus(statusOf(bytes, start));
 }
 
 /** The reply that tells a client why its call failed; a daemon's own words where it gave some. */

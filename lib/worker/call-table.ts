@@ -1,19 +1,9 @@
-import { procedureOf, programOf, serialOf, versionOf, type CallHeader } from '../rpc/frame.js';
-
 /** A call on its way: what an answer to it must carry. */
 export interface PendingCall {
   readonly program: number;
   readonly procedure: number;
   readonly serial: number;
 }
-
-/** The call in a frame. */
-export const callOf = (bytes: Buffer, start: number): CallHeader => ({
-  program: programOf(bytes, start),
-  version: versionOf(bytes, start),
-  procedure: procedureOf(bytes, start),
-  serial: serialOf(bytes, start),
-});
 
 /**
  * The calls forwarded to one daemon and not yet answered. There are few at a time (max_client_requests), so they lie

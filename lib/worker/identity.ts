@@ -1,4 +1,5 @@
 import type { LocalPeer } from '../control/messages.js';
+import type { AuditEntry } from '../logging/audit-file.js';
 import { groupName, userName } from '../native/accounts.js';
 import type { TypedParameter } from '../rpc/typed-parameters.js';
 
@@ -45,4 +46,20 @@ export function describeIdentity({ local, saslUserName, x509Name }: Identity): s
     ...(x509Name === null ? [] : [`DN ${x509Name}`]),
   ];
   return parts.join(', ');
+}
+
+/** A client's identity in an audit entry; `remoteAddress` is `address;port`. */
+export function auditedIdentity(
+  { local, saslUserName, x509Name }: Identity,
+  remoteAddress: string | null,
+): Pick<AuditEntry, 'uid' | 'user' | 'pid' | 'sasl_user' | 'dn' | 'address' | 'port'> {
+  const user = local === null ? null : userName(local.uid);
+  const [address, port] = remoteAddress?.split(';') ?? [];
+  return {
+    ...(local !== null && { uid: local.uid, pid: local.pid }),
+    ...(user !== null && { user }),
+    ...(saslUserName !== null && { sasl_user: saslUserName }),
+    ...(x509Name !== null && { dn: x509Name }),
+    ...(address !== undefined && { address, port: Number(port) }),
+  };
 }

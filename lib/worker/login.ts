@@ -5,10 +5,12 @@ import { polkitActions } from '../auth/polkit.js';
 import { SaslExchange, type SaslExchangeOptions, type SaslLayer } from '../auth/sasl.js';
 import type { ClientIntroduction } from '../control/messages.js';
 import {
+  callOf,
   encodeReply,
   headerLength,
   messageType,
   procedureOf,
+  program,
   typeOf,
   type CallHeader,
 } from '../rpc/frame.js';
@@ -24,7 +26,6 @@ import {
   readSaslStep,
 } from '../rpc/session-messages.js';
 import { authenticationFailed, authenticationRequired } from './answers.js';
-import { callOf } from './call-table.js';
 
 /** What a login needs to know and whom to ask. */
 export interface LoginSettings {
@@ -68,6 +69,11 @@ export class Login {
     client.gone.addEventListener('abort', () => this.exchange?.dispose());
   }
 
+  /** A SASL step is under way: what the client sends before its answer may belong to no layer yet, or to none. */
+  get isStepping(): boolean {
+    return this.busy && this.method === 'sasl';
+  }
+
   frame(bytes: Buffer, start: number, length: number): void {
     if (typeOf(bytes, start) !== messageType.call) return;
     if (this.busy) {
@@ -75,7 +81,11 @@ export class Login {
       return;
     }
     const call = callOf(bytes, start);
-    if (call.procedure < procedure.authList || call.procedure > procedure.authPolkit) {
+    const isLogin =
+      call.program === program.remote &&
+      call.procedure >= procedure.authList &&
+      call.procedure <= procedure.authPolkit;
+    if (!isLogin) {
       this.client.answer(encodeErrorReply(call, authenticationRequired));
       return;
     }

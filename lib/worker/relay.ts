@@ -1,6 +1,7 @@
 import type { TypedParameter } from '../rpc/typed-parameters.js';
 import type { Logger } from '../logging/logger.js';
 import {
+  callOf,
   encodeFrame,
   messageType,
   procedureOf,
@@ -9,7 +10,7 @@ import {
   status,
   typeOf,
 } from '../rpc/frame.js';
-import { procedureAt, type SecondaryDriver } from '../rpc/procedures.js';
+import { procedureAt, procedureName, type SecondaryDriver } from '../rpc/procedures.js';
 import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../rpc/rpc-error.js';
 import {
   closeReason,
@@ -20,7 +21,8 @@ import {
 } from '../rpc/session-messages.js';
 import type { Outbox } from '../transport/outbox.js';
 import { encodeFailure, socketClosed } from './answers.js';
-import { callOf, type PendingCall } from './call-table.js';
+import type { CallAudit } from './call-audit.js';
+import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
 import { ConnectError, lostError } from './daemon-errors.js';
 import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
@@ -35,6 +37,7 @@ export const clientHighWater = 256 * 1024;
 
 /** The client's side, as the relay sees it. */
 export interface RelayClient {
+  readonly id: number;
   readonly outbox: Outbox;
   readonly gate: ReadGate;
   /** A large frame that was refused may be offered again. */
@@ -48,13 +51,15 @@ export interface RelaySettings {
   readonly maxCalls: number;
   readonly openTimeoutSeconds: number;
   readonly identity: () => readonly TypedParameter[];
+  readonly audit: CallAudit;
 }
 
 /** What a client's connection did, for the line at its end. */
 export interface RelayTotals {
   calls: number;
   errors: number;
-  readonly drivers: Set<string>;
+  /** Names of the daemons that were opened. */
+  readonly daemons: Set<string>;
 }
 
 /** A secondary daemon that is being opened, with the calls that wait for it. */
@@ -68,7 +73,7 @@ interface Opening {
  * that its procedure names; what a daemon sends goes to the client as it came.
  */
 export class Relay implements LinkOwner {
-  readonly totals: RelayTotals = { calls: 0, errors: 0, drivers: new Set() };
+  readonly totals: RelayTotals = { calls: 0, errors: 0, daemons: new Set() };
   private hypervisor: DaemonLink | null = null;
   /** The hypervisor's link from its first step on. */
   private opening: DaemonLink | null = null;
@@ -175,7 +180,18 @@ export class Relay implements LinkOwner {
     return this.inFlight;
   }
 
+  /** Whether a secondary daemon has been told for whom it works. */
+  get hasSecondaries(): boolean {
+    return this.secondaries.size + this.openings.size > 0;
+  }
+
+  /** Calls that wait for their turn. */
+  get heldCalls(): number {
+    return this.held.size;
+  }
+
   close(): void {
+    this.settings.audit.close();
     this.opening?.close();
     for (const link of this.links()) link.close();
     for (const { link } of this.openings.values()) link.close();
@@ -196,6 +212,11 @@ export class Relay implements LinkOwner {
 
   answered(link: DaemonLink, call: PendingCall, succeeded: boolean): void {
     this.inFlight--;
+    const { audit } = this.settings;
+    if (audit.isFollowing) audit.ended(call, succeeded ? 'ok' : 'error');
+    if (this.log.debugging) {
+      this.logCall(call, `${succeeded ? 'reply' : 'error'} from ${link.endpoint.daemon}`);
+    }
     if (!succeeded) {
       this.totals.errors++;
       return;
@@ -232,7 +253,10 @@ export class Relay implements LinkOwner {
       return;
     }
     const error = lostError(link.endpoint, reason);
-    for (const call of calls) this.send(encodeErrorReply(call, error));
+    for (const call of calls) {
+      this.settings.audit.ended(call, 'lost');
+      this.send(encodeErrorReply(call, error));
+    }
     for (const stream of streams) this.send(encodeStreamAbort(stream, error));
     this.inFlight -= calls.length;
     this.totals.errors += calls.length;
@@ -256,6 +280,7 @@ export class Relay implements LinkOwner {
     const link = this.linkFor(route);
     if (link?.state === 'open') {
       this.inFlight++;
+      this.noteBegin(bytes, start, link);
       link.forwardCall(bytes, start, end);
     } else if (link?.state === 'opening' && route !== 'hypervisor') {
       this.inFlight++;
@@ -271,8 +296,21 @@ export class Relay implements LinkOwner {
       this.fail(bytes, start, socketClosed);
     } else {
       this.inFlight++;
+      this.noteBegin(bytes, start, this.largeTarget);
       this.largeTarget.remember(bytes, start);
     }
+  }
+
+  /** A call is about to be forwarded. */
+  private noteBegin(bytes: Buffer, start: number, { endpoint }: DaemonLink): void {
+    const { audit } = this.settings;
+    if (audit.isOn) audit.began(bytes, start, endpoint.daemon);
+    if (this.log.debugging) this.logCall(callOf(bytes, start), `to ${endpoint.daemon}`);
+  }
+
+  private logCall({ program, procedure, serial }: PendingCall, what: string): void {
+    const name = procedureName(program, procedure);
+    this.log.debug(`client ${this.client.id}: ${name}, serial ${serial}: ${what}`);
   }
 
   private routeOf(bytes: Buffer, start: number): SecondaryDriver | 'hypervisor' {
@@ -337,12 +375,14 @@ export class Relay implements LinkOwner {
   private async openLink(link: DaemonLink, opening: OpenArguments): Promise<DaemonLink> {
     const { connect, identity, openTimeoutSeconds } = this.settings;
     await link.open(connect, opening, identity(), openTimeoutSeconds);
-    this.totals.drivers.add(link.endpoint.driver);
+    this.totals.daemons.add(link.endpoint.daemon);
     return link;
   }
 
   /** Answers a call with an error, the daemon's own where it gave one. */
   private fail(bytes: Buffer, start: number, error: unknown): void {
+    const { audit } = this.settings;
+    if (audit.isOn) audit.refused(bytes, start);
     this.totals.errors++;
     this.send(encodeFailure(callOf(bytes, start), error));
   }

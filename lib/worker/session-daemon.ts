@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { childEnvironment } from '../config/child-environment.js';
@@ -16,11 +16,17 @@ const daemonTimeout = 120;
 const patience = 10_000;
 const interval = 50;
 
+/** How long it is still tried once it has ended: as it does when another worker's daemon was quicker. */
+const lastPatience = 1000;
+
 /** Directories searched after PATH: a user's PATH often lacks them. */
 const systemDirectories = ['/usr/sbin', '/usr/local/sbin', '/sbin', '/usr/libexec'];
 
 /** Connects to the user's own daemons, and starts one whose socket is missing. */
 export class SessionDaemons {
+  /** Programs that were started here and have not ended. */
+  private readonly running = new Set<string>();
+
   constructor(
     private readonly env: Environment,
     private readonly log: Logger,
@@ -29,15 +35,19 @@ export class SessionDaemons {
   /** The program of a daemon, or null when it is not installed. */
   find(daemon: string): string | null {
     const { env } = this;
-    const directories = [...(env['PATH'] ?? '').split(delimiter), ...systemDirectories];
-    const candidates = [
-      env['VIRTD_PATH'],
-      env['LIBVIRTD_PATH'],
-      ...directories
-        .filter((directory) => directory !== '')
-        .map((directory) => join(directory, daemon)),
+    // The first two name directories, not programs, for libvirt's own clients too.
+    const directories = [
+      env['VIRTD_PATH'] ?? '',
+      env['LIBVIRTD_PATH'] ?? '',
+      ...(env['PATH'] ?? '').split(delimiter),
+      ...systemDirectories,
     ];
-    return candidates.find((path) => path !== undefined && isExecutable(path)) ?? null;
+    return (
+      directories
+        .filter((directory) => directory !== '')
+        .map((directory) => join(directory, daemon))
+        .find(isExecutable) ?? null
+    );
   }
 
   /** Rejects with the system's error when there is no daemon and none can be started. */
@@ -48,29 +58,46 @@ export class SessionDaemons {
       if (!isMissing(error) || this.env['LIBVIRT_AUTOSTART'] === '0') throw error;
       const program = this.find(endpoint.daemon);
       if (program === null) throw error;
-      this.start(program);
-      return await this.retry(endpoint, signal);
+      if (!this.running.has(program)) this.start(program);
+      return await this.retry(endpoint, program, signal);
     }
   }
 
   private start(program: string): void {
     this.log.info(`starting ${program}`);
+    this.running.add(program);
     const child = spawn(program, [`--timeout=${daemonTimeout}`], {
       detached: true,
       stdio: 'ignore',
       env: childEnvironment(this.env),
     });
-    child.on('error', (error) => this.log.error(`cannot start ${program}: ${error.message}`));
+    child.on('error', (error) => {
+      this.running.delete(program);
+      this.log.error(`cannot start ${program}: ${error.message}`);
+    });
+    child.on('exit', (code, ended) => {
+      this.running.delete(program);
+      if (code !== 0) this.log.warning(`${program} ended with ${ended ?? `status ${code}`}`);
+    });
     child.unref();
   }
 
-  private async retry(endpoint: Endpoint, signal: AbortSignal): Promise<ByteStream> {
-    const deadline = Date.now() + patience;
+  private async retry(
+    endpoint: Endpoint,
+    program: string,
+    signal: AbortSignal,
+  ): Promise<ByteStream> {
+    let deadline = Date.now() + patience;
+    let isRunning = true;
     for (;;) {
       try {
         return await SocketStream.connect(endpoint.path, signal);
       } catch (error) {
         if (!isMissing(error) || Date.now() > deadline) throw error;
+      }
+      if (isRunning && !this.running.has(program)) {
+        isRunning = false;
+        deadline = Math.min(deadline, Date.now() + lastPatience);
       }
       await sleep(interval, undefined, { signal });
     }
@@ -85,7 +112,7 @@ function isMissing(error: unknown): boolean {
 function isExecutable(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);
-    return true;
+    return statSync(path).isFile();
   } catch {
     return false;
   }

@@ -1,7 +1,9 @@
 import type { Configuration } from '../config/configuration.js';
-import type { ClientIntroduction } from '../control/messages.js';
+import type { ClientIntroduction, ProvenIdentity } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
+import { undecodable } from '../rpc/call-errors.js';
 import {
+  callOf,
   encodeKeepalive,
   encodeReply,
   headerLength,
@@ -18,6 +20,7 @@ import {
   type CallHeader,
 } from '../rpc/frame.js';
 import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
+import { KeepaliveWatch } from '../rpc/keepalive-watch.js';
 import { procedureAt } from '../rpc/procedures.js';
 import { encodeErrorReply, RpcError } from '../rpc/rpc-error.js';
 import {
@@ -25,8 +28,10 @@ import {
   openReadOnly,
   procedure,
   readFeature,
+  readIdentityArguments,
   readOpenArguments,
 } from '../rpc/session-messages.js';
+import type { TypedParameter } from '../rpc/typed-parameters.js';
 import { XdrError } from '../rpc/xdr-reader.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
 import { LayeredStream } from '../transport/layered-stream.js';
@@ -36,20 +41,24 @@ import {
   encodeFailure,
   encodeFeature,
   identityDenied,
+  identityTooLate,
   judgeFrame,
   noDescriptors,
   notOpen,
   notOpenFor,
   nothingToProbe,
   ownFeatures,
-  undecodable,
 } from './answers.js';
-import { callOf } from './call-table.js';
+import { CallAudit, type AuditedClient, type AuditTrail } from './call-audit.js';
 import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
 import type { DaemonDirectory } from './daemon-directory.js';
 import type { Connect } from './daemon-link.js';
-import { describeIdentity, identityParameters, type Identity } from './identity.js';
-import { KeepaliveWatch } from './keepalive.js';
+import {
+  auditedIdentity,
+  describeIdentity,
+  identityParameters,
+  type Identity,
+} from './identity.js';
 import { Login, type LoginClient, type LoginResult, type LoginSettings } from './login.js';
 import { ReadGate } from './read-gate.js';
 import { clientHighWater, Relay, type RelayClient } from './relay.js';
@@ -66,6 +75,7 @@ export interface SessionContext {
   readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
   readonly log: Logger;
+  readonly audit: AuditTrail;
   /** A client that has not logged in sent a frame. */
   readonly spoke: (session: Session) => void;
   readonly loggedIn: (session: Session) => void;
@@ -106,7 +116,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private relay: Relay | null = null;
   private watch: KeepaliveWatch | null = null;
   private skipping = false;
+  /** The identity that the client has set in place of its own. */
+  private assumed: readonly TypedParameter[] | null = null;
   private bytesIn = 0;
+  /** Bytes that went out before a SASL layer was there. */
+  private bytesOutInClear = 0;
 
   constructor(
     private readonly arrival: Arrival,
@@ -124,7 +138,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     const seconds = context.configuration.cluster.login_timeout;
     this.loginTimer = setTimeout(
       () => {
-        this.close(`did not log in and open within ${seconds} seconds (login_timeout)`);
+        this.close(`did not log in and open within ${seconds} seconds (login_timeout)`, 'warning');
       },
       arrival.arrivedAt + seconds * 1000 - performance.now(),
     );
@@ -146,6 +160,16 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   /** Calls forwarded to daemons and not answered yet. */
   get pendingCalls(): number {
     return this.relay?.pendingCalls ?? 0;
+  }
+
+  /** Calls that wait for their turn. */
+  get heldCalls(): number {
+    return (this.relay?.heldCalls ?? 0) + (this.framer.isSuspended ? 1 : 0);
+  }
+
+  get provenIdentity(): ProvenIdentity {
+    const { saslUserName, x509Name } = this.identity;
+    return { saslUserName, x509Name };
   }
 
   /** Who the client is, for log lines. */
@@ -176,11 +200,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
-  close(reason: string): void {
+  close(reason: string, level: 'info' | 'warning' = 'info'): void {
     if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closing')) return;
-    this.logEnd(reason);
     this.release();
     this.outbox.flush();
+    this.logEnd(reason, level);
     this.stream.end();
     setTimeout(() => this.stream.destroy(), closingPatience).unref();
     this.transition(['closing'], 'closed');
@@ -211,13 +235,17 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   closed(error: Error | null): void {
-    if (this.isUnheard) this.close(leftUnheard);
+    if (this.isUnheard) this.close(leftUnheard, 'warning');
     else this.close(error === null ? 'the client left' : error.message);
   }
 
   // Frames
 
   frame(bytes: Buffer, start: number, length: number): void {
+    if (this.state === 'login' && this.login.isStepping) {
+      this.refused('sent more while a step of its SASL login was under way');
+      return;
+    }
     if (this.isKeepalive(bytes, start)) return;
     if (this.state !== 'login') {
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
@@ -285,6 +313,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       return;
     }
     this.stream = new LayeredStream(this.stream, layer);
+    this.bytesOutInClear = this.outbox.writtenBytes;
     this.outbox = new Outbox(this.stream);
     this.gate = new ReadGate(this.stream);
     this.stream.listen(this);
@@ -356,8 +385,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         case procedure.connectSupportsFeature:
           return this.answerFeature(call, readFeature(payload));
         case procedure.connectSetIdentity:
-          if (this.mayActForOthers) return false;
-          throw identityDenied;
+          this.assumeIdentity(payload);
+          return false;
         default:
           this.login.frame(bytes, start, length);
           return true;
@@ -394,9 +423,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     return true;
   }
 
-  /** Root may speak for others, as a proxy in front of this one does. */
-  private get mayActForOthers(): boolean {
-    return this.identity.local?.uid === 0;
+  /** Root may speak for others, as a proxy in front of this one does; then it does so to every daemon. */
+  private assumeIdentity(payload: Buffer): void {
+    if (this.identity.local?.uid !== 0) throw identityDenied;
+    if (this.relay === null) return;
+    if (this.relay.hasSecondaries) throw identityTooLate;
+    this.assumed = readIdentityArguments(payload);
   }
 
   /** Descriptors cannot be relayed yet: calls that bring or fetch them are refused, never half done. */
@@ -425,9 +457,10 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         connect,
         maxCalls: configuration.conf.max_client_requests,
         openTimeoutSeconds: configuration.cluster.open_timeout,
-        identity: () => identityParameters(this.identity),
+        identity: () => this.assumed ?? identityParameters(this.identity),
+        audit: new CallAudit(this.context.audit, () => this.auditedClient()),
       },
-      log,
+      log.for('relay'),
     );
     this.relay = relay;
     this.outbox.onReleased = () => {
@@ -475,7 +508,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
   private closeAfter(error: unknown): void {
     if (!(error instanceof FrameLengthError)) throw error;
-    this.close(error.message);
+    this.close(error.message, 'warning');
   }
 
   private release(): void {
@@ -490,17 +523,23 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     return this.arrival.introduction.transport === 'tls' && this.bytesIn === 0;
   }
 
-  private logEnd(reason: string): void {
+  private auditedClient(): AuditedClient {
+    const { transport, remoteAddress } = this.arrival.introduction;
+    return { client: this.id, transport, ...auditedIdentity(this.identity, remoteAddress) };
+  }
+
+  private logEnd(reason: string, level: 'info' | 'warning'): void {
     const { log } = this.context;
     const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
+    const bytesOut = this.bytesOutInClear + this.outbox.writtenBytes;
     const totals = this.relay?.totals;
     const work =
       totals === undefined
         ? 'nothing opened'
-        : `${totals.calls} calls and ${totals.errors} errors with ${[...totals.drivers].join(', ')}`;
-    const line = `${this.description}: ${work}, ${this.bytesIn} bytes in, ${seconds} s: ${reason}`;
-    if (reason === leftUnheard) log.warning(line);
-    else log.info(line);
+        : `${[...totals.daemons].join(' and ')}, ${totals.calls} calls, ${totals.errors} errors`;
+    log[level](
+      `${this.description}: ${work}, ${this.bytesIn} bytes in, ${bytesOut} out, ${seconds} s: ${reason}`,
+    );
   }
 }
 

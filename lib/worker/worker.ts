@@ -4,12 +4,14 @@ import type { ControlChannel } from '../control/channel.js';
 import type {
   ClientIntroduction,
   PrimaryMessage,
+  WorkerLoad,
   WorkerMessage,
   WorkerSetup,
 } from '../control/messages.js';
-import { Logger, type LogLevel } from '../logging/logger.js';
+import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { DaemonDirectory } from './daemon-directory.js';
+import { LogSender } from './log-sender.js';
 import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
 import { TlsReception, TlsRefusal } from './tls-reception.js';
@@ -25,7 +27,8 @@ type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 /** All sessions of one worker process, and what they share. */
 export class Worker {
   private readonly sessions = new Map<number, Session>();
-  private readonly threshold: { level: LogLevel };
+  private readonly threshold: LogThreshold;
+  private readonly sender: LogSender;
   private readonly log: Logger;
   private readonly context: SessionContext;
   /** TLS clients in their handshake. */
@@ -35,13 +38,12 @@ export class Worker {
   private ending = false;
 
   constructor(
-    { configuration, logLevel }: WorkerSetup,
+    { configuration, logging }: WorkerSetup,
     private readonly channel: Channel,
   ) {
-    this.threshold = { level: logLevel };
-    this.log = new Logger('worker', this.threshold, (record) => {
-      channel.send({ kind: 'log', record });
-    });
+    this.threshold = new LogThreshold(logging);
+    this.sender = new LogSender(channel, logging.auditing);
+    this.log = new Logger('worker', this.threshold, this.sender.log);
     this.context = this.makeContext(configuration);
     if (configuration.conf.listen_tls) this.tls();
     setInterval(() => {
@@ -53,8 +55,9 @@ export class Worker {
   /** A message of the primary. */
   told(message: PrimaryMessage): void {
     switch (message.kind) {
-      case 'logLevel':
-        this.threshold.level = message.level;
+      case 'logging':
+        this.threshold.change(message);
+        this.sender.on = message.auditing;
         break;
       case 'closeClient':
         this.sessions.get(message.id)?.close(message.reason);
@@ -65,6 +68,12 @@ export class Worker {
         break;
       case 'drain':
         void this.drain(message.seconds);
+        break;
+      case 'tls':
+        this.renewTls();
+        break;
+      case 'load':
+        this.channel.send({ kind: 'load', ...this.load() });
         break;
       case 'heartbeat':
       case 'configure':
@@ -124,6 +133,25 @@ export class Worker {
     }
   }
 
+  private load(): WorkerLoad {
+    const load = { underWay: 0, held: 0 };
+    for (const { pendingCalls, heldCalls } of this.sessions.values()) {
+      load.underWay += pendingCalls;
+      load.held += heldCalls;
+    }
+    return load;
+  }
+
+  /** The primary has found the files good; if they are bad by now, the old ones stay in use. */
+  private renewTls(): void {
+    try {
+      this.tlsReception = new TlsReception(this.context.configuration);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.log.for('tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
+    }
+  }
+
   private tls(): TlsReception {
     return (this.tlsReception ??= new TlsReception(this.context.configuration));
   }
@@ -157,11 +185,12 @@ export class Worker {
           })),
       }),
       log: log.for('session'),
+      audit: this.sender,
       spoke: ({ id }) => {
         this.channel.send({ kind: 'spoke', id });
       },
-      loggedIn: ({ id }) => {
-        this.channel.send({ kind: 'loggedIn', id });
+      loggedIn: ({ id, provenIdentity }) => {
+        this.channel.send({ kind: 'loggedIn', id, ...provenIdentity });
       },
       closed: ({ id }) => {
         this.sessions.delete(id);
@@ -186,6 +215,7 @@ export class Worker {
     }, deadline);
     for (const session of this.sessions.values()) session.close('the proxy is stopping');
     this.polkit?.close();
+    this.sender.flush();
     this.channel.flush(() => process.exit(0));
   }
 

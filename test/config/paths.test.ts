@@ -20,11 +20,12 @@ describe('paths', () => {
       pidFile: '/run/virtproxyd.pid',
       daemonDirectory: '/run/libvirt',
       hookFile: '/etc/libvirt/hooks/daemon',
+      logFile: '/var/log/libvirt/virtproxyd.log',
     });
   });
 
   it('follows the XDG variables in session mode', () => {
-    const env = { XDG_CONFIG_HOME: '/c', XDG_RUNTIME_DIR: '/run/user/7' };
+    const env = { XDG_CONFIG_HOME: '/c', XDG_RUNTIME_DIR: '/run/user/7', XDG_CACHE_HOME: '/k' };
     expect(defaultPaths('session', env, '/home/ann')).to.deep.equal({
       configFile: '/c/libvirt/virtproxyd.conf',
       clusterFile: '/c/libvirt/virtproxyd-cluster.ini',
@@ -32,6 +33,7 @@ describe('paths', () => {
       pidFile: '/run/user/7/libvirt/virtproxyd.pid',
       daemonDirectory: '/run/user/7/libvirt',
       hookFile: '/etc/libvirt/hooks/daemon',
+      logFile: '/k/libvirt/virtproxyd.log',
     });
   });
 

@@ -1,9 +1,17 @@
 import { startPython, type ClientOptions, type ClientProcess } from './clients.js';
 import { until } from './waiting.js';
 
-const script = `
+/**
+ * Python that opens sys.argv[1] as `connection`; credentials come from the file that LIBVIRT_AUTH_FILE names, for which
+ * libvirt wants to be told that there might be some.
+ */
+export const openConnection = `
 import libvirt, sys
-connection = libvirt.open(sys.argv[1])
+asked_for = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
+connection = libvirt.openAuth(sys.argv[1], [asked_for, lambda credentials, opaque: -1, None])
+`;
+
+const script = `${openConnection}
 connection.getHostname()
 print("connected")
 sys.stdin.read()

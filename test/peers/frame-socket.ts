@@ -101,9 +101,7 @@ export class FrameSocket {
 
   /** Answers a call. */
   reply(call: ReceivedFrame, answer: Buffer | RpcError = Buffer.alloc(0)): void {
-    this.send(
-      answer instanceof Error ? encodeErrorReply(call, answer) : encodeReply(call, answer),
-    );
+    this.send(answer instanceof Error ? encodeErrorReply(call, answer) : encodeReply(call, answer));
   }
 
   /**

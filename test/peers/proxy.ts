@@ -176,14 +176,17 @@ export class Proxy {
   }
 
   private async ready(): Promise<void> {
-    let ended = false;
-    void this.process.finished.then(() => (ended = true));
+    let end: string | null = null;
+    this.process.finished.then(
+      () => (end = this.log()),
+      (error: unknown) => (end = String(error)),
+    );
     const isServed = async (): Promise<boolean> => {
-      if (ended) throw new Error(`virtproxyd ended at once. It said: ${this.log()}`);
+      if (end !== null) throw new Error(`virtproxyd ended at once. It said: ${end}`);
       const client = await RawClient.connect(this.socket).catch(() => null);
       const reply = await client?.call(procedure.authList).catch(() => null);
       client?.destroy();
-      return reply != null;
+      return reply !== null && reply !== undefined;
     };
     await until(isServed, { what: `virtproxyd to serve on ${this.socket}`, deadlineMs: patience });
   }

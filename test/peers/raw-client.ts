@@ -1,10 +1,4 @@
-import {
-  keepalive,
-  messageType,
-  program,
-  status,
-  type FrameHeader,
-} from '../../lib/rpc/frame.js';
+import { keepalive, messageType, program, status, type FrameHeader } from '../../lib/rpc/frame.js';
 import { encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { XdrReader } from '../../lib/rpc/xdr-reader.js';
 import { FrameSocket, frameOf, type ReceivedFrame } from './frame-socket.js';
@@ -26,7 +20,8 @@ const maxText = 4_194_304;
 
 /** Reads the error that a REPLY or STREAM frame carries; throws when the frame's status is another. */
 export function readError(frame: ReceivedFrame): WireError {
-  if (frame.status !== status.error) throw new Error(`A frame of status ${frame.status}: no error.`);
+  if (frame.status !== status.error)
+    throw new Error(`A frame of status ${frame.status}: no error.`);
   const reader = new XdrReader(frame.payload);
   const text = (field: string): string | null =>
     reader.optional(field, () => reader.string(field, maxText));
@@ -77,7 +72,11 @@ export class RawClient extends FrameSocket {
   }
 
   /** Sends a call and resolves with its reply, be it an error. */
-  call(number: number, payload?: Buffer, header: Partial<FrameHeader> = {}): Promise<ReceivedFrame> {
+  call(
+    number: number,
+    payload?: Buffer,
+    header: Partial<FrameHeader> = {},
+  ): Promise<ReceivedFrame> {
     return this.replyTo(this.begin(number, payload, header));
   }
 

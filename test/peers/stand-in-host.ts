@@ -24,7 +24,10 @@ export class StandInHost {
   private constructor(readonly proxy: Proxy) {}
 
   /** `cluster` comes on top of the routes. */
-  static async start({ conf, cluster }: Pick<ProxyOptions, 'conf' | 'cluster'> = {}): Promise<StandInHost> {
+  static async start({
+    conf,
+    cluster,
+  }: Pick<ProxyOptions, 'conf' | 'cluster'> = {}): Promise<StandInHost> {
     const directory = await freshDirectory();
     const routes = ['qemu', 'storage', 'network'].map(
       (driver) => `${driver} = ${socketIn(directory, driver)}\n`,

@@ -79,7 +79,12 @@ for line in sys.stdin:
       define(poolXml('python-pool', pool), 'pool-define'),
       define(secretXml(uuid, '/python/volume'), 'secret-define'),
     ]);
-    const expected = ['domain python-guest 0', 'network python-net 0', 'pool python-pool 0', 'secret /python/volume 0'];
+    const expected = [
+      'domain python-guest 0',
+      'network python-net 0',
+      'pool python-pool 0',
+      'secret /python/volume 0',
+    ];
     await until(() => expected.every((line) => listener.stdout.includes(`${line}\n`)), {
       what: 'one event of each daemon',
     });
@@ -95,7 +100,9 @@ for line in sys.stdin:
     ]) {
       expect((await virsh(proxy.uri(), command)).code).to.equal(0);
     }
-    await until(() => listener.stdout.includes('domain python-guest 1\n'), { what: 'the last event' });
+    await until(() => listener.stdout.includes('domain python-guest 1\n'), {
+      what: 'the last event',
+    });
     expect(listener.stdout).to.not.contain('/python/other');
     expect(listener.stdout.match(/^domain python-guest 0$/gm)).to.have.length(1);
     await listener.kill();
@@ -130,7 +137,6 @@ said(len(connection.listAllNetworks()), "networks")
       await qemu.launch();
     }
   });
-
 
   it('opens 50 connections at once, which all work', async () => {
     const script = `${prelude}

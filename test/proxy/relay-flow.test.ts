@@ -77,7 +77,11 @@ describe('the flow of bytes through the relay', function () {
   }
 
   /** Sends a whole flood of stream data to a peer that reads only once the sender has been held up. */
-  async function expectBackPressure(from: FrameSocket, to: FrameSocket, header: { procedure: number; serial: number }): Promise<void> {
+  async function expectBackPressure(
+    from: FrameSocket,
+    to: FrameSocket,
+    header: { procedure: number; serial: number },
+  ): Promise<void> {
     const others = await bystander();
     const sent = createHash('sha256');
     const received = createHash('sha256');
@@ -149,7 +153,9 @@ describe('the flow of bytes through the relay', function () {
       const large = frameOf({ ...header, status: status.continue }, randomBytes(mebibyte));
       const received = client.bytesReceived;
       link.send(large.subarray(0, mebibyte / 2));
-      await until(() => client.bytesReceived - received === mebibyte / 2, { what: 'the first half' });
+      await until(() => client.bytesReceived - received === mebibyte / 2, {
+        what: 'the first half',
+      });
       const event = eventFrame(Buffer.alloc(60 * 1024));
       const flow = new Flow(await host.qemu.connection(), () => event);
       await expectHeldUp(flow, others);
@@ -168,7 +174,9 @@ describe('the flow of bytes through the relay', function () {
       const large = frameOf({ ...header, status: status.continue }, randomBytes(mebibyte));
       const received = client.bytesReceived;
       link.send(large.subarray(0, mebibyte / 2));
-      await until(() => client.bytesReceived - received === mebibyte / 2, { what: 'the first half' });
+      await until(() => client.bytesReceived - received === mebibyte / 2, {
+        what: 'the first half',
+      });
       const hypervisor = await host.qemu.connection();
       const count = 50_000;
       hypervisor.send(Buffer.concat(Array.from({ length: count }, () => eventFrame())));

@@ -56,7 +56,9 @@ describe('the relay when a daemon goes away', () => {
     expect(abort).to.include({ procedure: download, serial: stream.serial });
     expect(readError(abort)).to.include(error);
     await client.ping();
-    expect(client.frames, 'neither a stream’s end for a failed call nor an event').to.deep.equal([]);
+    expect(client.frames, 'neither a stream’s end for a failed call nor an event').to.deep.equal(
+      [],
+    );
     await host.logged(/lost connection to virtstoraged/);
   });
 
@@ -226,7 +228,9 @@ describe('the relay’s patience', () => {
       expect(performance.now() - before).to.be.within(400, 1500);
       expect(error).to.include({ code: 38, domain: 7 });
       expect(error.message).to.contain(`virtqemud at '${host.qemu.path}'`);
-      await (await host.qemu.connection()).end;
+      await (
+        await host.qemu.connection()
+      ).end;
     });
   }
 
@@ -238,7 +242,9 @@ describe('the relay’s patience', () => {
     expect((await client.call(hypervisorCall)).status).to.equal(status.ok);
     const error = readError(await client.replyTo(serial));
     expect(error.message).to.contain(`virtstoraged at '${host.storage.path}'`);
-    await (await host.storage.connection()).end;
+    await (
+      await host.storage.connection()
+    ).end;
   });
 
   it('never ends for a call that runs', async () => {
@@ -267,7 +273,7 @@ describe('the relay’s patience', () => {
     const watched = await host.opened();
     const unwatched = await host.opened();
     await watched.call(procedure.connectSupportsFeature, encodeInt(feature.programKeepalive));
-    for (const _ of [1, 2]) {
+    for (let round = 0; round < 2; round++) {
       await watched.take(isPing, 'the PING');
       const header = { program: program.keepalive, type: messageType.message };
       watched.send(frameOf({ ...header, procedure: keepalive.pong }));

@@ -1,8 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'chai';
-import { keepalive, messageType, program } from '../../lib/rpc/frame.js';
+import { keepalive, messageType, program, status } from '../../lib/rpc/frame.js';
 import { errorCode, errorDomain, RpcError } from '../../lib/rpc/rpc-error.js';
-import { encodeString, procedure } from '../../lib/rpc/session-messages.js';
+import {
+  encodeIdentityArguments,
+  encodeString,
+  procedure,
+} from '../../lib/rpc/session-messages.js';
+import type { TypedParameter } from '../../lib/rpc/typed-parameters.js';
+import { account, python } from '../peers/clients.js';
 import { frameOf, type FrameSocket, type ReceivedFrame } from '../peers/frame-socket.js';
 import { readError, type RawClient } from '../peers/raw-client.js';
 import { StandInHost } from '../peers/stand-in-host.js';
@@ -55,16 +61,27 @@ describe('the relay between a client and its daemons', () => {
 
     it('takes each step only after the reply to the one before', async () => {
       const client = await host.opened();
-      for (const number of [procedure.authList, procedure.connectOpen, procedure.connectSetIdentity]) {
+      for (const number of [
+        procedure.authList,
+        procedure.connectOpen,
+        procedure.connectSetIdentity,
+      ]) {
         host.storage.answer(number, () => null);
       }
       client.begin(storageCall);
       const link = await host.storage.connection();
-      for (const number of [procedure.authList, procedure.connectOpen, procedure.connectSetIdentity]) {
+      for (const number of [
+        procedure.authList,
+        procedure.connectOpen,
+        procedure.connectSetIdentity,
+      ]) {
         const step = await link.takeCall(number);
         await client.ping();
         expect(link.frames, 'no step and no call beside this one').to.deep.equal([]);
-        link.reply(step, number === procedure.authList ? Buffer.alloc(8, '\0\0\0\x01\0\0\0\0') : undefined);
+        link.reply(
+          step,
+          number === procedure.authList ? Buffer.alloc(8, '\0\0\0\x01\0\0\0\0') : undefined,
+        );
       }
       link.reply(await link.takeCall(storageCall));
       await client.take(({ procedure: number }) => number === storageCall, 'the reply');
@@ -75,9 +92,14 @@ describe('the relay between a client and its daemons', () => {
       const client = await host.connected();
       const reply = client.openUri('qemu:///system');
       const early = client.call(hypervisorCall);
-      expect(readError(await reply)).to.include({ code: 88, message: 'access denied: not for you' });
+      expect(readError(await reply)).to.include({
+        code: 88,
+        message: 'access denied: not for you',
+      });
       expect(readError(await early).message).to.contain('hypervisor connection not open');
-      await (await host.qemu.connection()).end;
+      await (
+        await host.qemu.connection()
+      ).end;
       expect(proceduresOf(host.qemu.seen)).to.not.include(hypervisorCall);
     });
 
@@ -90,6 +112,38 @@ describe('the relay between a client and its daemons', () => {
         expect(host.storage.connections).to.have.length(attempt);
       }
       expect(proceduresOf(host.storage.seen)).to.not.include(storageCall);
+    });
+
+    const fred: TypedParameter[] = [
+      { field: 'unix-user-id', type: 'unsignedHyper', value: 4242n },
+      { field: 'user-name', type: 'string', value: 'fred' },
+    ];
+
+    it('tells every daemon of the identity that a client sets who acts for another', async function () {
+      if (process.getuid?.() !== 0) this.skip();
+      const client = await host.opened();
+      const identity = encodeIdentityArguments(fred);
+      expect((await client.call(procedure.connectSetIdentity, identity)).status).to.equal(
+        status.ok,
+      );
+      expect(host.qemu.seen.at(-1)!.payload.equals(identity)).to.be.true;
+      client.begin(storageCall);
+      await (await host.storage.connection()).takeCall(storageCall);
+      expect(host.storage.seen[2]!.payload.equals(identity)).to.be.true;
+      const late = readError(await client.call(procedure.connectSetIdentity, identity));
+      expect(late).to.include({ code: 55, domain: 7 });
+    });
+
+    it('does not let other users act for anybody', async function () {
+      if (process.getuid?.() !== 0) this.skip();
+      const script =
+        'import libvirt, sys; libvirt.open(sys.argv[1]).setIdentity({"user-name": "root"})';
+      const { stderr } = await python(script, [host.proxy.uri()], { user: account('nobody') });
+      expect(stderr).to.contain('access denied: only root may act for another identity');
+      expect(proceduresOf(host.qemu.seen)).to.not.include(storageCall);
+      expect(
+        host.qemu.seen.filter((frame) => frame.procedure === procedure.connectSetIdentity),
+      ).to.have.length(1);
     });
 
     it('lets calls wait that come before the daemon is open', async () => {
@@ -129,7 +183,7 @@ describe('the relay between a client and its daemons', () => {
       const serials = [1, 2, 3].map(() => client.begin(hypervisorCall));
       const link = await host.qemu.connection();
       const calls: ReceivedFrame[] = [];
-      for (const _ of serials) calls.push(await link.takeCall(hypervisorCall));
+      while (calls.length < serials.length) calls.push(await link.takeCall(hypervisorCall));
       for (const call of calls.reverse()) {
         const answer = encodeString(`answer ${call.serial}`);
         link.reply(call, answer);
@@ -245,9 +299,9 @@ describe('the relay between a client and its daemons', () => {
 
     it('ends a client that has gone behind a large call, once it is its turn', async () => {
       const { client, link } = await busy(0);
-      await client.sendWithRegard(
-        frameOf({ procedure: largeHypervisorCall, serial: 99 }, Buffer.alloc(mebibyte)),
-      );
+      const large = frameOf({ procedure: largeHypervisorCall, serial: 99 }, Buffer.alloc(mebibyte));
+      // As much as a socket takes at once, so that the end comes right behind it.
+      await client.sendWithRegard(large.subarray(0, 100 * 1024));
       client.destroy();
       for (const call of link.frames) link.reply(call);
       await link.end;

@@ -59,8 +59,7 @@ describe(`URIs of libvirt's own clients${reason === null ? '' : ` (skipped: ${re
     const directory = await freshDirectory();
     const path = join(directory, 'dead');
     const cut = await Proxy.start({ cluster: `[routes]\nqemu = ${path}\n` });
-    const script =
-      'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';
+    const script = 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';
     expect((await python(script, [path])).code).to.equal(0);
     const { code, stderr } = await virsh(cut.uri(), ['list']);
     await cut.stop();
@@ -103,7 +102,9 @@ describe(`URIs of libvirt's own clients${reason === null ? '' : ` (skipped: ${re
     });
 
     it('an empty URI finds its hypervisor', async () => {
-      const { code, stdout, stderr } = await virsh(`remote+unix:///?socket=${mono.socket}`, ['uri']);
+      const { code, stdout, stderr } = await virsh(`remote+unix:///?socket=${mono.socket}`, [
+        'uri',
+      ]);
       expect(code, `${stdout}${stderr}`).to.equal(0);
     });
 

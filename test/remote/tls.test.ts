@@ -9,11 +9,12 @@ import {
 } from '../peers/certificates.js';
 import { run, virsh } from '../peers/clients.js';
 import { connectedClient } from '../peers/connected-client.js';
+import { LogWatch } from '../peers/log-watch.js';
 import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
 import { freePorts } from '../peers/ports.js';
 import { Proxy } from '../peers/proxy.js';
 import { sharedHost } from '../peers/shared-host.js';
-import { freshDirectory, until } from '../peers/waiting.js';
+import { freshDirectory } from '../peers/waiting.js';
 
 const obstacle = whyNoHost() ?? certificatesLacking('virt-pki-query-dn');
 
@@ -26,8 +27,6 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
   let host: ModularHost;
   let proxy: Proxy;
   let port: number;
-  /** Length of the log at the start of the test. */
-  let logged = 0;
 
   before(async function () {
     if (obstacle !== undefined) this.skip();
@@ -51,12 +50,10 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
       cluster: host.routesIni(),
     });
   });
-  beforeEach(() => {
-    logged = proxy.log().length;
-  });
   after(async () => {
-    await proxy?.stop();
-    if (directory) await rm(directory, { recursive: true, force: true });
+    if (obstacle !== undefined) return;
+    await proxy.stop();
+    await rm(directory, { recursive: true, force: true });
   });
 
   const listed = (name: string): { name: string[] } => ({ name: ['country = GB', `cn = ${name}`] });
@@ -66,13 +63,11 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
 
   /** virsh is turned away with these words, and the log has got exactly one line, of this form. */
   async function expectRefusal(target: string, words: RegExp, line: RegExp): Promise<void> {
+    const log = new LogWatch(proxy);
     const { code, stderr } = await virsh(target, ['uri']);
     expect(stderr).to.match(words);
     expect(code).to.equal(1);
-    await until(() => proxy.log().length > logged, { what: 'a line in the log' });
-    const lines = proxy.log().slice(logged).trimEnd().split('\n');
-    expect(lines).to.have.length(1);
-    expect(lines[0]).to.match(line);
+    await log.onlyLine(line);
   }
 
   const refusedFor = (why: string): RegExp =>
@@ -114,12 +109,16 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
       const { stdout } = await run('virt-pki-query-dn', [certificate.cert]);
       const dn = stdout.trim().split('\n').at(-1)!;
       expect(dn).to.contain('Söhne');
-      const client = await connectedClient(uri(pki));
       // virt-admin shows it for remote clients only, and to the daemon the proxy is a local one.
-      const log = await host.daemon('qemu').log();
+      const daemon = host.daemon('qemu');
+      const { stdout: filters } = await daemon.admin('daemon-log-filters');
+      const usual = filters.replaceAll('*', '').trim();
+      await daemon.admin('daemon-log-filters', `${usual} 1:daemon.remote`);
+      const client = await connectedClient(uri(pki));
+      const log = await daemon.log();
       await client.kill();
-      process.stdout.write(log.split("\n").filter(l=>/distinguished/i.test(l)).join("\n"));
- expect(log).to.contain(`params["x509-distinguished-name"]=(string)${dn}`);
+      await daemon.admin('daemon-log-filters', usual);
+      expect(log).to.contain(`params["x509-distinguished-name"]=(string)${dn}`);
     });
   });
 

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { program } from '../../lib/rpc/frame.js';
 import {
+  changesState,
   isForwardedProgram,
   parseProcedures,
   procedureAt,
@@ -109,6 +110,25 @@ describe('procedure table', () => {
     ]);
   });
 
+  it('tells the calls that may change something from those that ask, by their names', () => {
+    const names = procedures.filter(({ isEvent }) => !isEvent).map(({ name }) => name);
+    const changing = new Set(
+      procedures.filter((row) => row.changesState && !row.isEvent).map(({ name }) => name),
+    );
+    const asking =
+      /^(AUTH|CONNECT)_|_(GET|LIST|LOOKUP|NUM|IS|HAS)_|_(STATS|STATS_FLAGS|PEEK|NUM|GET|SCREENSHOT|ADDRESSES|DOWNLOAD|CURRENT)$/;
+    expect(names.filter((name) => !asking.test(name) && !changing.has(name))).to.eql([]);
+    expect(names.filter((name) => asking.test(name) && changing.has(name))).to.eql([
+      'CONNECT_SET_IDENTITY',
+    ]);
+    expect(changing).to.include('DOMAIN_SET_MEMORY_STATS_PERIOD').and.include('DOMAIN_OPEN_CONSOLE');
+    expect(changesState(remote, 10)).to.be.true;
+    expect(changesState(remote, 23)).to.be.false;
+    expect(changesState(qemu, 1)).to.be.true;
+    // What the table does not know may be anything.
+    expect(changesState(remote, 4000)).to.be.true;
+  });
+
   it('knows which events the server sends', () => {
     for (const [programNumber, number] of [
       [remote, 107],
@@ -156,6 +176,7 @@ describe('procedure table', () => {
           opensStream: true,
           descriptors: 'request',
           registersEvents: false,
+          changesState: true,
         },
       ]);
     });

@@ -1,8 +1,16 @@
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
 import { connect, type TLSSocket } from 'node:tls';
 import type { CertificateFiles } from './certificates.js';
 import { RawClient } from './raw-client.js';
+
+/** A raw client over TCP on the loopback interface. Rejects with the system's error. */
+export async function connectTcp(port: number): Promise<RawClient> {
+  const socket = createConnection({ host: '127.0.0.1', port });
+  await once(socket, 'connect');
+  return new RawClient(socket);
+}
 
 export interface TlsClientOptions {
   readonly port: number;

@@ -1,0 +1,219 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { AdminSettings } from '../admin/admin-server.js';
+import {
+  AdminError,
+  type AdminBackend,
+  type AdminClient,
+  type AdministeredServer,
+  type ClientBounds,
+  type ClientFigures,
+  type WorkerBounds,
+  type WorkerFigures,
+} from '../admin/backend.js';
+import type { Configuration } from '../config/configuration.js';
+import { mostWorkers } from '../config/values.js';
+import type { WorkerLoad } from '../control/messages.js';
+import { LogSettingError, type LogControl } from '../logging/log-control.js';
+import type { Logger } from '../logging/logger.js';
+import type { Client } from './client-registry.js';
+import { maxIdleSeconds } from './idle-clock.js';
+import { checkTlsFiles } from './prerequisites.js';
+import type { Reception } from './reception.js';
+import type { WorkerPool } from './worker-pool.js';
+import type { WorkerProcess } from './worker-process.js';
+
+/** What of the primary administrators see and steer. */
+export interface AdministeredParts {
+  readonly version: string;
+  readonly configuration: () => Configuration;
+  readonly reception: Reception;
+  readonly pool: WorkerPool;
+  readonly logging: LogControl;
+  readonly servesTls: () => boolean;
+  readonly setIdleTimeout: (seconds: number) => void;
+  readonly shutDown: () => void;
+  readonly log: Logger;
+}
+
+/** How the admin socket is served. */
+export function adminSettingsOf({ conf }: Configuration): AdminSettings {
+  return {
+    maxClients: conf.admin_max_clients,
+    maxWaiting: Math.max(conf.admin_max_queued_clients, 1),
+    maxCalls: conf.admin_max_client_requests,
+    keepalive: { interval: conf.admin_keepalive_interval, count: conf.admin_keepalive_count },
+  };
+}
+
+/** Milliseconds within which a worker says what it does; one that is slower counts as busy. */
+const loadPatience = 100;
+
+/** The daemon as its administrators see it. What they change holds until the next reload. */
+export class Administration implements AdminBackend {
+  readonly server: AdministeredServer;
+
+  constructor(private readonly parts: AdministeredParts) {
+    this.server = new ProxyServer(parts);
+  }
+
+  get version(): string {
+    return this.parts.version;
+  }
+
+  get loggingOutputs(): string {
+    return this.parts.logging.outputs;
+  }
+
+  get loggingFilters(): string {
+    return this.parts.logging.filters;
+  }
+
+  setLoggingOutputs(text: string | null): void {
+    this.changeLogging(`log outputs are now '${text ?? ''}'`, () =>
+      this.parts.logging.setOutputs(text),
+    );
+  }
+
+  setLoggingFilters(text: string | null): void {
+    this.changeLogging(`log filters are now '${text ?? ''}'`, () =>
+      this.parts.logging.setFilters(text),
+    );
+  }
+
+  setIdleTimeout(seconds: number): void {
+    if (seconds > maxIdleSeconds) {
+      throw new AdminError('invalid', `the timeout must be 0 to ${maxIdleSeconds} seconds`);
+    }
+    this.parts.setIdleTimeout(seconds);
+    this.parts.log.info(
+      seconds === 0 ? 'stays without clients' : `ends after ${seconds} seconds without clients`,
+    );
+  }
+
+  shutDown(): void {
+    this.parts.shutDown();
+  }
+
+  private changeLogging(line: string, change: () => void): void {
+    try {
+      change();
+    } catch (error) {
+      const fault = error instanceof LogSettingError ? 'invalid' : 'system';
+      throw new AdminError(fault, messageOf(error), { cause: error });
+    }
+    this.parts.log.info(line);
+  }
+}
+
+/** The server of the daemon's ordinary clients. */
+class ProxyServer implements AdministeredServer {
+  readonly name = 'virtproxyd';
+
+  constructor(private readonly parts: AdministeredParts) {}
+
+  *clients(): Iterable<AdminClient> {
+    for (const client of this.parts.reception.clients.all) yield describe(client);
+  }
+
+  client(id: number): AdminClient | null {
+    const client = this.parts.reception.clients.get(id);
+    return client === undefined ? null : describe(client);
+  }
+
+  closeClient(id: number): void {
+    const client = this.parts.reception.clients.get(id);
+    client?.worker?.send({ kind: 'closeClient', id, reason: 'an administrator disconnected it' });
+  }
+
+  clientFigures(): ClientFigures {
+    const { clients, limits } = this.parts.reception;
+    const { maxClients, maxAnonymous } = limits;
+    return { maxClients, maxAnonymous, clients: clients.size, anonymous: clients.anonymousSize };
+  }
+
+  boundClients({ maxClients, maxAnonymous }: ClientBounds): void {
+    const { reception, log } = this.parts;
+    reception.limits = { ...reception.limits, maxClients, maxAnonymous };
+    log.info(`limits are now ${maxClients} clients, ${maxAnonymous} of them not logged in`);
+    reception.serveWaiting();
+  }
+
+  workerBounds(): WorkerBounds {
+    return this.parts.pool.bounds;
+  }
+
+  async workerFigures(): Promise<WorkerFigures> {
+    const { pool } = this.parts;
+    const loads = await this.loads(
+      [...pool.all].filter(({ state }) => state === 'ready' || state === 'draining'),
+    );
+    let queuedCalls = 0;
+    for (const { held } of loads.values()) queuedCalls += held;
+    const isFree = (worker: WorkerProcess): boolean =>
+      worker.state === 'starting' || loads.get(worker)?.underWay === 0;
+    const { live, bounds } = pool;
+    return {
+      ...bounds,
+      workers: live.length,
+      freeWorkers: live.filter(isFree).length,
+      queuedCalls,
+    };
+  }
+
+  boundWorkers(bounds: WorkerBounds): void {
+    const { pool, log } = this.parts;
+    const { minWorkers, maxWorkers } = bounds;
+    if (maxWorkers > mostWorkers) {
+      throw new AdminError('invalid', `maxWorkers (${maxWorkers}) must be ${mostWorkers} at most`);
+    }
+    pool.resize(bounds);
+    log.info(`there are now ${minWorkers} to ${maxWorkers} workers`);
+  }
+
+  async updateTls(): Promise<void> {
+    const { configuration, pool, servesTls, log } = this.parts;
+    if (!servesTls()) {
+      throw new AdminError('failed', 'there is no TLS socket: set listen_tls and reload');
+    }
+    try {
+      checkTlsFiles(configuration(), log);
+    } catch (error) {
+      log.error(`the TLS files were not updated: ${messageOf(error)}`);
+      throw new AdminError('system', messageOf(error), { cause: error });
+    }
+    const workers = pool.live;
+    for (const worker of workers) worker.send({ kind: 'tls' });
+    // A worker that has answered has the new files.
+    await this.loads(workers.filter(({ state }) => state === 'ready'));
+    log.info('the TLS files were updated');
+  }
+
+  /** What workers do at the moment; those that do not answer in time are missing. */
+  private async loads(
+    workers: readonly WorkerProcess[],
+  ): Promise<ReadonlyMap<WorkerProcess, WorkerLoad>> {
+    const loads = new Map<WorkerProcess, WorkerLoad>();
+    const answers = workers.map(async (worker) => {
+      loads.set(worker, await worker.load());
+    });
+    await Promise.race([Promise.all(answers), delay(loadPatience, undefined, { ref: false })]);
+    return loads;
+  }
+}
+
+function describe({ introduction, connectedAt, identity }: Client): AdminClient {
+  const { id, transport, readOnly, local, remoteAddress } = introduction;
+  return {
+    id,
+    transport,
+    connectedAt,
+    readOnly,
+    local,
+    remoteAddress,
+    saslUserName: identity?.saslUserName ?? null,
+    x509Name: identity?.x509Name ?? null,
+  };
+}
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error);

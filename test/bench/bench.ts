@@ -1,0 +1,175 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ClientProcess } from '../peers/clients.js';
+import { freshDirectory, until } from '../peers/waiting.js';
+import type { Competitor, Launched, Task } from './competitors.js';
+import { resultOf, startChild, startLoad } from './load.js';
+import { processTree } from './processes.js';
+import type { Programs } from './programs.js';
+import { Results, type Figures, type RowDescription } from './results.js';
+
+export interface BenchOptions {
+  /** How long each repetition of a row loads a competitor. */
+  readonly seconds: number;
+  readonly repeats: number;
+  /** Bytes of a stream or a volume. */
+  readonly streamBytes: number;
+}
+
+/** A competitor that serves. */
+export interface Subject {
+  readonly competitor: Competitor;
+  readonly socket: string;
+  readonly tlsPort: number | null;
+  /** Its processes, as of now. */
+  readonly pids: () => number[];
+  readonly stop: () => Promise<void>;
+}
+
+/** How long a competitor may take to end in order, in milliseconds. */
+const stopPatience = 10_000;
+
+/** One run: what it measures with, what it has started, what came out. */
+export class Bench {
+  readonly results = new Results();
+  readonly skipped: { rows: string; reason: string }[] = [];
+  private readonly closers = new Set<() => Promise<unknown>>();
+  private closed: Promise<void> | null = null;
+
+  private constructor(
+    readonly directory: string,
+    readonly programs: Programs,
+    readonly competitors: readonly Competitor[],
+    readonly options: BenchOptions,
+    /** Told what is going on. */
+    private readonly progress: (line: string) => void,
+    /** The stand-in daemon's. */
+    readonly daemon: string,
+  ) {}
+
+  /** Makes a directory for the run and starts the stand-in daemon; `close()` undoes both. */
+  static async open(
+    programs: Programs,
+    competitors: readonly Competitor[],
+    options: BenchOptions,
+    progress: (line: string) => void = () => undefined,
+  ): Promise<Bench> {
+    const directory = await freshDirectory();
+    const socket = join(directory, 'daemon-sock');
+    const bench = new Bench(directory, programs, competitors, options, progress, socket);
+    bench.closing(() => rm(directory, { recursive: true, force: true }));
+    const daemon = startChild([programs.standIn, socket]);
+    bench.closing(() => daemon.kill());
+    await until(() => daemon.stdout.includes('ready') || failed(daemon), {
+      what: 'the stand-in daemon',
+    });
+    return bench;
+  }
+
+  /** Has `closer` called at the end, unless what it returns was called before. */
+  closing(closer: () => Promise<unknown>): () => Promise<void> {
+    const once = async (): Promise<void> => {
+      if (this.closers.delete(once)) await closer();
+    };
+    this.closers.add(once);
+    return once;
+  }
+
+  /** Ends everything that was started, the last first. */
+  close(): Promise<void> {
+    this.closed ??= this.closeAll();
+    return this.closed;
+  }
+
+  private async closeAll(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const closer of [...this.closers].reverse()) {
+      await closer().catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** Starts a competitor without waiting until it serves. */
+  async launch(
+    competitor: Competitor,
+    task: Omit<Task, 'directory'>,
+  ): Promise<Launched & Pick<Subject, 'stop'>> {
+    const directory = await mkdtemp(join(this.directory, 'p-'));
+    const launched = await competitor.launch({ ...task, directory });
+    const stop = this.closing(async () => {
+      if (launched.process) await end(launched.process);
+    });
+    return { ...launched, stop };
+  }
+
+  /** Starts a competitor; resolves when it serves, unless it asks for SASL. Rejects with its words when it ends. */
+  async start(
+    competitor: Competitor,
+    task: Omit<Task, 'directory'>,
+    uri?: string,
+  ): Promise<Subject> {
+    const { socket, tlsPort, process, stop } = await this.launch(competitor, task);
+    if (process && task.saslDirectory === undefined) await this.firstAnswer(socket, process, uri);
+    const pids = (): number[] => (process === null ? [] : processTree(process.pid));
+    return { competitor, socket, tlsPort, pids, stop };
+  }
+
+  /** Resolves when a client was served: microseconds of the monotonic clock. */
+  async firstAnswer(
+    socket: string,
+    process: ClientProcess,
+    uri = 'qemu:///system',
+  ): Promise<number> {
+    const load = startLoad(this.programs.generator, 'first', { socket, uri });
+    const served = resultOf(load).catch(() => null);
+    const ended = process.finished.then(() => null);
+    const result = await Promise.race([served, ended]);
+    if (result?.errors === 0) return result.firstAnswerAt;
+    await load.kill();
+    throw new Error(`It did not serve a client. It said: ${process.stderr}`);
+  }
+
+  /** Measures every row with every competitor in turn, and all of that `repeats` times. */
+  async interleave<R extends RowDescription, S>(
+    rows: readonly R[],
+    subjects: readonly S[],
+    nameOf: (subject: S) => string,
+    measure: (row: R, subject: S) => Promise<Figures>,
+  ): Promise<void> {
+    for (const row of rows) {
+      for (let repeat = 1; repeat <= this.options.repeats; repeat++) {
+        for (const subject of subjects) {
+          const name = nameOf(subject);
+          this.progress(`${row.name}: ${name}, ${repeat} of ${this.options.repeats}`);
+          this.results.add(row, name, await measure(row, subject));
+        }
+      }
+    }
+  }
+
+  skip(rows: string, reason: string): void {
+    this.skipped.push({ rows, reason });
+  }
+}
+
+function failed(process: ClientProcess): false {
+  if (process.stderr !== '') throw new Error(process.stderr);
+  return false;
+}
+
+async function end(process: ClientProcess): Promise<void> {
+  const tree = processTree(process.pid);
+  const force = setTimeout(() => void process.kill('SIGKILL'), stopPatience);
+  await process.kill('SIGTERM');
+  clearTimeout(force);
+  // A primary that was killed does not wait for its workers; they end when it is gone.
+  await until(() => tree.every((pid) => !isAlive(pid)), { what: 'the processes to end' });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return global.process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
