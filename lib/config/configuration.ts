@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path';
 import { type ClusterFile, parseClusterIni } from './cluster-ini.js';
 import { ConfigError, type ConfigProblem, problemAt } from './errors.js';
 import { parseConf } from './grammar.js';
-import type { ConfSettings } from './keys.js';
+import type { ConfKey, ConfSettings } from './keys.js';
 import {
   CLUSTER_FILE_NAME,
   defaultPaths,
@@ -33,6 +33,8 @@ export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 
   /** The cluster's ini file that was read, or null if there is none. */
   readonly clusterFile: string | null;
   readonly conf: ConfSettings;
+  /** The keys that virtproxyd.conf sets, with their lines. */
+  readonly lines: Readonly<Partial<Record<ConfKey, number>>>;
   /** With unix_sock_dir as `runDirectory` if that key is set, and the files in use. */
   readonly paths: Paths;
   /** Sentences for the administrator, each with file and, where it has one, line. */
@@ -87,6 +89,7 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
     confFile: confText === null ? null : configFile,
     clusterFile: clusterText === null ? null : clusterFile,
     conf: checked.conf,
+    lines: Object.fromEntries(checked.lines),
     cluster: cluster.cluster,
     routes: cluster.routes,
     metrics: cluster.metrics,

@@ -128,7 +128,9 @@ export class LogWriter {
   }
 
   private makeLog(): PinoLogger {
-    const levels = new Map(this.settings.outputs.map((output) => [logTarget(output), output.level]));
+    const levels = new Map(
+      this.settings.outputs.map((output) => [logTarget(output), output.level]),
+    );
     const streams = [...this.open].map(([target, output]) => ({
       level: pinoLevels[logLevels[(levels.get(target) ?? 1) - 1] ?? 'debug'],
       stream: streamTo(output, this.settings.format),

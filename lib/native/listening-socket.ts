@@ -9,9 +9,12 @@ const family = { unix: 1, ipv4: 2, ipv6: 10 } as const;
 const streamSocket = 1 | 0o4000 | 0o2000000;
 const option = {
   reuseAddress: { level: 1, name: 2 },
+  reusePort: { level: 1, name: 15 },
   ipv6Only: { level: 41, name: 26 },
 } as const;
+type SocketOption = keyof typeof option;
 const duplicateCloseOnExec = 1030;
+const pollIn = 1;
 
 const socket = libcFunction<(domain: number, type: number, protocol: number) => number>(
   'int socket(int domain, int type, int protocol)',
@@ -28,6 +31,9 @@ const setsockopt = libcFunction<
 const fcntl = libcFunction<(fd: number, command: number, argument: number) => number>(
   'int fcntl(int fd, int command, int argument)',
 );
+const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number) => number>(
+  'int poll(void *entries, unsigned long count, int milliseconds)',
+);
 
 /**
  * A listening UNIX socket bound to `path`. Node's own server would remove the path whenever it closes, even though
@@ -39,14 +45,29 @@ export function listenOnPath(path: string, backlog: number): number {
 }
 
 /**
- * A listening TCP socket; IPv6 ones take no IPv4 connections.
+ * A listening TCP socket; IPv6 ones take no IPv4 connections. `besideOthers`: even where sockets listen that `allowOthers`.
  * @throws {NativeError} EADDRINUSE, EADDRNOTAVAIL, EACCES, …
  */
-export function listenOnAddress(address: string, port: number, backlog: number): number {
+export function listenOnAddress(
+  address: string,
+  port: number,
+  backlog: number,
+  { besideOthers = false } = {},
+): number {
   const subject = `'${isIPv6(address) ? `[${address}]` : address}:${port}'`;
+  const options: SocketOption[] = besideOthers ? ['reuseAddress', 'reusePort'] : ['reuseAddress'];
   return isIPv6(address)
-    ? open(family.ipv6, ipv6Address(address, port), subject, backlog, ['reuseAddress', 'ipv6Only'])
-    : open(family.ipv4, ipv4Address(address, port), subject, backlog, ['reuseAddress']);
+    ? open(family.ipv6, ipv6Address(address, port), subject, backlog, [...options, 'ipv6Only'])
+    : open(family.ipv4, ipv4Address(address, port), subject, backlog, options);
+}
+
+/**
+ * Says whether another socket of this user may listen beside a TCP one, on an address that it covers, if it wants that too
+ * (SO_REUSEPORT). To be on no longer than it takes to open that other one: it would let a second daemon in as well.
+ * @throws {NativeError} EBADF, ENOPROTOOPT
+ */
+export function allowOthers(fd: number, on: boolean): void {
+  if (!setOption(fd, 'reusePort', on)) throw systemError('setsockopt', `descriptor ${fd}`);
 }
 
 /**
@@ -55,6 +76,20 @@ export function listenOnAddress(address: string, port: number, backlog: number):
  */
 export function setBacklog(fd: number, backlog: number): void {
   if (listen(fd, backlog) !== 0) throw systemError('listen', `descriptor ${fd}`);
+}
+
+/**
+ * Whether a connection waits to be accepted on a listening socket.
+ * @throws {NativeError} ENOMEM
+ */
+export function hasWaiting(fd: number): boolean {
+  // struct pollfd: int fd; short events, revents
+  const entry = Buffer.alloc(8);
+  entry.writeInt32LE(fd, 0);
+  entry.writeInt16LE(pollIn, 4);
+  const ready = poll(entry, 1, 0);
+  if (ready < 0) throw systemError('poll', `descriptor ${fd}`);
+  return ready > 0;
 }
 
 /**
@@ -72,7 +107,7 @@ function open(
   address: Buffer,
   subject: string,
   backlog: number,
-  options: readonly (keyof typeof option)[],
+  options: readonly SocketOption[],
 ): number {
   const fd = socket(domain, streamSocket, 0);
   if (fd < 0) throw systemError('socket', subject);
@@ -81,15 +116,17 @@ function open(
     closeSync(fd);
     throw systemError(call, subject, errno);
   };
-  const on = Buffer.alloc(4);
-  on.writeInt32LE(1);
-  for (const key of options) {
-    const { level, name } = option[key];
-    if (setsockopt(fd, level, name, on, on.length) !== 0) fail('setsockopt');
-  }
+  for (const key of options) if (!setOption(fd, key, true)) fail('setsockopt');
   if (bind(fd, address, address.length) !== 0) fail('bind');
   if (listen(fd, backlog) !== 0) fail('listen');
   return fd;
+}
+
+function setOption(fd: number, key: SocketOption, on: boolean): boolean {
+  const { level, name } = option[key];
+  const value = Buffer.alloc(4);
+  value.writeInt32LE(on ? 1 : 0);
+  return setsockopt(fd, level, name, value, value.length) === 0;
 }
 
 /** struct sockaddr_in */

@@ -1,4 +1,21 @@
 import { readFileSync } from 'node:fs';
+import { systemError } from './error.js';
+import { libcFunction } from './library.js';
+
+const setParentDeathSignal = 1;
+const sigkill = 9;
+
+const prctl = libcFunction<(option: number, type: 'ulong', value: number) => number>(
+  'int prctl(int option, ...)',
+);
+
+/**
+ * Has the kernel kill this process when its parent ends, even if it never comes back to its event loop (prctl(2)).
+ * @throws {NativeError} never in practice
+ */
+export function endWithParent(): void {
+  if (prctl(setParentDeathSignal, 'ulong', sigkill) !== 0) throw systemError('prctl', 'PDEATHSIG');
+}
 
 /**
  * When process `pid` started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). With

@@ -2,13 +2,16 @@ import { lookup } from 'node:dns/promises';
 import { isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.js';
+import { keyFault, placeOfKey } from '../config/key-fault.js';
 import { groupId } from '../native/accounts.js';
 import { servicePort } from '../native/services.js';
-import { ListenError, type ListenerSettings, type SocketFile } from './listener.js';
+import type { ListenerSettings, SocketFile } from './listener.js';
 
 /** A listening socket that the configuration asks for. */
 export type PlannedListener = {
   readonly settings: ListenerSettings;
+  /** Where the configuration file asks for it; null: nowhere. */
+  readonly place: string | null;
 } & (
   | { readonly file: SocketFile }
   | {
@@ -19,7 +22,7 @@ export type PlannedListener = {
     }
 );
 
-/** All listening sockets of the configuration. Throws ListenError for a group, name or port nobody knows. */
+/** All listening sockets of the configuration. Throws ConfigError for a group, name or port nobody knows. */
 export async function planListeners(configuration: Configuration): Promise<PlannedListener[]> {
   const { conf } = configuration;
   const plan: PlannedListener[] = plannedPaths(configuration);
@@ -62,11 +65,13 @@ const adminSocketNames = ['libvirt-admin-sock', 'virtproxyd-admin-sock'];
 
 function plannedPaths(configuration: Configuration): PlannedListener[] {
   const { conf, mode, paths } = configuration;
-  const group = conf.unix_sock_group === null ? null : knownGroup(conf.unix_sock_group);
+  const group = plannedGroup(configuration);
+  const place = placeOfKey(configuration, 'unix_sock_dir');
   const plan = (role: ListenerRole, name: string, permissions: string): PlannedListener => {
     const path = join(paths.runDirectory, name);
     return {
       settings: listenerSettings(configuration, role, path),
+      place,
       file: { path, mode: parseInt(permissions, 8), group },
     };
   };
@@ -83,11 +88,12 @@ async function plannedAddresses(
 ): Promise<PlannedListener[]> {
   const { conf } = configuration;
   const key = role === 'tcp' ? 'tcp_port' : 'tls_port';
-  const port = knownPort(conf[key], key);
-  const addresses =
-    conf.listen_addr === null ? ['0.0.0.0', '::'] : await knownAddresses(conf.listen_addr);
+  const port = plannedPort(configuration, key);
+  const place = placeOfKey(configuration, key);
+  const addresses = await plannedHosts(configuration);
   return addresses.map((address) => ({
     settings: listenerSettings(configuration, role, addressName(address, port)),
+    place,
     address,
     port,
     optional: conf.listen_addr === null && isIPv6(address),
@@ -98,27 +104,30 @@ async function plannedAddresses(
 export const addressName = (address: string, port: number): string =>
   `${isIPv6(address) ? `[${address}]` : address}:${port}`;
 
-function knownGroup(group: string): number {
+function plannedGroup(configuration: Configuration): number | null {
+  const { unix_sock_group: group } = configuration.conf;
+  if (group === null) return null;
   const id = groupId(group);
   if (id !== null) return id;
-  throw new ListenError(`unix_sock_group: there is no group '${group}'`);
+  throw keyFault(configuration, 'unix_sock_group', `There is no group '${group}'.`);
 }
 
-function knownPort(text: string, key: string): number {
+function plannedPort(configuration: Configuration, key: 'tcp_port' | 'tls_port'): number {
+  const text = configuration.conf[key];
   const port = /^[0-9]+$/.test(text) ? Number(text) : servicePort(text);
   if (port !== null) return port;
-  throw new ListenError(`${key}: there is no service '${text}'; see /etc/services`);
+  throw keyFault(configuration, key, `There is no service '${text}'; see /etc/services.`);
 }
 
-async function knownAddresses(host: string): Promise<string[]> {
+async function plannedHosts(configuration: Configuration): Promise<string[]> {
+  const { listen_addr: host } = configuration.conf;
+  if (host === null) return ['0.0.0.0', '::'];
   if (isIP(host) !== 0) return [host];
   try {
     const found = await lookup(host, { all: true });
     return [...new Set(found.map(({ address }) => address))];
   } catch (error) {
     const reason = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw new ListenError(`listen_addr: the name '${host}' has no address (${reason})`, {
-      cause: error,
-    });
+    throw keyFault(configuration, 'listen_addr', `The name '${host}' has no address (${reason}).`);
   }
 }

@@ -28,7 +28,7 @@ export class ListenerSet {
     return this.listeners.values();
   }
 
-  /** Takes over a socket that listens already. */
+  /** Adds a socket that listens already. */
   adopt(listener: Listener): void {
     this.listeners.set(keyOf(listener.settings), listener);
   }
@@ -39,10 +39,15 @@ export class ListenerSet {
     const abandon = (): void => {
       for (const listener of opened) listener.close();
     };
+    const wanted = new Set(plan.map(({ settings }) => keyOf(settings)));
+    const going = [...this.listeners].filter(([key]) => !wanted.has(key));
+    const rivals = going.map(([, listener]) => listener).filter(isRemote);
     try {
       for (const planned of plan) {
         if (this.listeners.has(keyOf(planned.settings))) continue;
-        const listener = await this.open(planned);
+        const listener = await this.open(planned, rivals).catch((error: unknown) => {
+          throw placed(planned.place, error);
+        });
         if (listener !== null) opened.push(listener);
       }
     } catch (error) {
@@ -73,10 +78,14 @@ export class ListenerSet {
     for (const listener of this.listeners.values()) listener.show();
   }
 
-  /** Leaves sockets and files to another process that listens on them too. */
-  handOver(): void {
-    for (const listener of this.listeners.values()) listener.handOver();
-    this.close();
+  /** Leaves the files of the sockets there are to another process that listens on them too, or takes them back. */
+  share(shared: boolean): void {
+    for (const listener of this.listeners.values()) listener.share(shared);
+  }
+
+  /** Whether somebody waits to be accepted. */
+  get isWaitedFor(): boolean {
+    return [...this.listeners.values()].some((listener) => listener.isWaitedFor);
   }
 
   close(): void {
@@ -90,7 +99,7 @@ export class ListenerSet {
       const planned = wanted.get(key);
       if (planned === undefined) {
         this.log.info(`no longer listening on ${listener.settings.name}`);
-        listener.close();
+        listener.retire();
         this.listeners.delete(key);
         continue;
       }
@@ -110,13 +119,21 @@ export class ListenerSet {
     }
   }
 
-  private async open(planned: PlannedListener): Promise<Listener | null> {
+  private async open(
+    planned: PlannedListener,
+    rivals: readonly Listener[],
+  ): Promise<Listener | null> {
     const { settings } = planned;
     if ('file' in planned) return Listener.onPath(settings, planned.file);
+    const { address, port, optional } = planned;
     try {
-      return Listener.onAddress(settings, planned.address, planned.port);
+      return Listener.onAddress(settings, address, port);
     } catch (error) {
-      if (!planned.optional || !isWithoutFamily(error)) throw error;
+      // A listener on all addresses has the port on each of them.
+      if (rivals.length > 0 && systemCode(error) === 'EADDRINUSE') {
+        return Listener.onAddress(settings, address, port, rivals);
+      }
+      if (!optional || !isWithoutFamily(error)) throw error;
       this.log.debug(`${settings.name}: this host has no such addresses`);
       return null;
     }
@@ -125,8 +142,19 @@ export class ListenerSet {
 
 const keyOf = ({ transport, name }: Listener['settings']): string => `${transport}:${name}`;
 
+const isRemote = ({ settings }: Listener): boolean => settings.transport !== 'unix';
+
 function isWithoutFamily(error: unknown): boolean {
-  if (!(error instanceof ListenError) || !(error.cause instanceof Error)) return false;
-  const { code } = error.cause as NodeJS.ErrnoException;
-  return code === 'EAFNOSUPPORT' || code === 'EADDRNOTAVAIL';
+  return ['EAFNOSUPPORT', 'EADDRNOTAVAIL'].includes(systemCode(error) ?? '');
+}
+
+function placed(place: string | null, error: unknown): unknown {
+  if (place === null || !(error instanceof ListenError)) return error;
+  return new ListenError(`${place}: ${error.message}`, { cause: error });
+}
+
+/** Why the system would not let us listen. */
+function systemCode(error: unknown): string | undefined {
+  if (!(error instanceof ListenError) || !(error.cause instanceof Error)) return undefined;
+  return (error.cause as NodeJS.ErrnoException).code;
 }

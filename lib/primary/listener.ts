@@ -2,7 +2,9 @@ import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } fro
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { AuthMethod, Transport } from '../control/messages.js';
 import {
+  allowOthers,
   duplicate,
+  hasWaiting,
   listenOnAddress,
   listenOnPath,
   setBacklog,
@@ -28,11 +30,14 @@ export class ListenError extends Error {
 
 const hiddenSuffix = '.closing';
 
+/** Turns of the event loop in which those who wait for a listener that goes are accepted. */
+const lastTurns = 100;
+
 /** How a UNIX socket's file is to be. */
 export interface SocketFile {
   readonly path: string;
   readonly mode: number;
-  /** A group's number; null leaves it. */
+  /** A group's number; null is our own. */
   readonly group: number | null;
 }
 
@@ -48,12 +53,14 @@ export interface ListenerEvents {
  */
 export class Listener {
   private server: Server | null = null;
+  /** Another process listens on the socket too, and its file is for that one to remove. */
+  private shared = false;
 
   private constructor(
     public settings: ListenerSettings,
     readonly fd: number,
     /** The file to remove when listening ends; null when it is not ours to remove. */
-    private file: { readonly path: string; readonly inode: number } | null,
+    private readonly file: { readonly path: string; readonly inode: number } | null,
   ) {}
 
   /** Listens on a UNIX socket; a stale file of that name is replaced. Throws ListenError. */
@@ -74,16 +81,27 @@ export class Listener {
     }
   }
 
-  /** Throws ListenError. */
-  static onAddress(settings: ListenerSettings, address: string, port: number): Listener {
+  /** Listens on TCP, even where one of `rivals` does already, which are to be closed soon. Throws ListenError. */
+  static onAddress(
+    settings: ListenerSettings,
+    address: string,
+    port: number,
+    rivals: readonly Listener[] = [],
+  ): Listener {
+    const besideOthers = rivals.length > 0;
     try {
-      return new Listener(settings, listenOnAddress(address, port, settings.backlog), null);
+      for (const { fd } of rivals) allowOthers(fd, true);
+      const fd = listenOnAddress(address, port, settings.backlog, { besideOthers });
+      if (besideOthers) allowOthers(fd, false);
+      return new Listener(settings, fd, null);
     } catch (error) {
       throw cannotListen(settings.name, error);
+    } finally {
+      for (const { fd } of rivals) allowOthers(fd, false);
     }
   }
 
-  /** Takes over a socket that listens already; `path` names a file that is ours to remove. */
+  /** Takes over a socket that listens already; `path` names a file that is ours to remove, unless it is shared. */
   static inherited(settings: ListenerSettings, fd: number, path: string | null): Listener {
     const inode = path === null ? undefined : statSync(path, { throwIfNoEntry: false })?.ino;
     const file = path === null || inode === undefined ? null : { path, inode };
@@ -93,9 +111,9 @@ export class Listener {
   /** Begins to accept, or goes on. Nothing is read from a connection before it is handed to a worker. */
   accept(events: ListenerEvents): void {
     if (this.server !== null) return;
-    const server = createServer({ pauseOnConnect: true }, (socket) =>
-      events.connected(this, socket),
-    );
+    // The last two matter to TCP only. They are the socket's own and go with it to the worker.
+    const options = { pauseOnConnect: true, noDelay: true, keepAlive: true };
+    const server = createServer(options, (socket) => events.connected(this, socket));
     server.on('error', (error) => events.failed(this, error));
     server.listen({ fd: duplicate(this.fd) });
     // Node listens with a backlog of its own on a socket it was given.
@@ -111,7 +129,7 @@ export class Listener {
 
   /** Applies mode and group of a UNIX socket's file. */
   dress({ path, mode, group }: SocketFile): void {
-    if (group !== null) chownSync(path, -1, group);
+    chownSync(path, -1, group ?? process.getegid?.() ?? -1);
     chmodSync(path, mode);
   }
 
@@ -124,9 +142,24 @@ export class Listener {
     this.rename(hiddenSuffix, '');
   }
 
-  /** Leaves socket and file to another process that listens on them too. */
-  handOver(): void {
-    this.file = null;
+  /** Leaves the socket's file to another process that listens on it too, or takes it back. */
+  share(shared: boolean): void {
+    this.shared = shared;
+  }
+
+  /** Whether somebody waits to be accepted. */
+  get isWaitedFor(): boolean {
+    return hasWaiting(this.fd);
+  }
+
+  /** As `close`, but whoever has connected by now is still accepted. */
+  retire(): void {
+    this.removeFile();
+    const look = (turns: number): void => {
+      if (this.server === null || turns === 0 || !this.isWaitedFor) this.close();
+      else setImmediate(look, turns - 1);
+    };
+    look(lastTurns);
   }
 
   /** The file to remove at the end, for the process that takes the socket over. */
@@ -137,8 +170,12 @@ export class Listener {
   /** Stops listening and removes the socket's file, if it is still ours. */
   close(): void {
     this.pause();
+    this.removeFile();
     closeSync(this.fd);
-    if (this.file === null) return;
+  }
+
+  private removeFile(): void {
+    if (this.file === null || this.shared) return;
     const { path, inode } = this.file;
     for (const name of [path, path + hiddenSuffix]) {
       if (statSync(name, { throwIfNoEntry: false })?.ino === inode) unlinkSync(name);
@@ -146,7 +183,7 @@ export class Listener {
   }
 
   private rename(from: string, to: string): void {
-    if (this.file === null) return;
+    if (this.file === null || this.shared) return;
     const { path, inode } = this.file;
     if (statSync(path + from, { throwIfNoEntry: false })?.ino === inode) {
       renameSync(path + from, path + to);
@@ -157,8 +194,18 @@ export class Listener {
 function cannotListen(name: string, error: unknown): ListenError {
   if (error instanceof ListenError) return error;
   const reason = error instanceof Error ? error.message : String(error);
-  return new ListenError(`Cannot listen on '${name}': ${reason}`, { cause: error });
+  const { code } = error as NodeJS.ErrnoException;
+  const advice = code !== undefined && Object.hasOwn(advices, code) ? advices[code] : undefined;
+  return new ListenError(`Cannot listen on '${name}': ${reason}${advice ?? ''}`, { cause: error });
 }
+
+/** What can be done, by the system's error. */
+const advices: Readonly<Record<string, string>> = {
+  EADDRINUSE: '; stop the program that listens there, or set another port',
+  EADDRNOTAVAIL: '; correct listen_addr, which is to be an address of this host',
+  EACCES: '; see who may write to the directory, and that ports below 1024 are for root',
+  ENOENT: '; make the directory',
+};
 
 /** Removes a socket file that nobody listens on. Throws ListenError when somebody does. */
 async function removeStale(path: string): Promise<void> {

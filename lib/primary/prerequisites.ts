@@ -1,31 +1,58 @@
 import { homedir } from 'node:os';
-import { loadTlsCredentials } from '../auth/tls-credentials.js';
+import { loadTlsCredentials, TlsCredentialsError } from '../auth/tls-credentials.js';
+import { TlsPriorityError } from '../auth/tls-priority.js';
 import { credentialsOptions } from '../auth/tls-settings.js';
 import type { Configuration } from '../config/configuration.js';
-import { tlsFiles } from '../config/paths.js';
+import { keyFault } from '../config/key-fault.js';
+import type { ConfKey } from '../config/keys.js';
+import { type TlsFiles, tlsFiles } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
 import { loadSasl } from '../native/sasl.js';
 
-/** Throws the error that workers would meet: one about the TLS files or about libsasl2. */
+const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
+
+/** Throws ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. */
 export function checkPrerequisites(configuration: Configuration, log: Logger): void {
   if (configuration.conf.listen_tls) checkTlsFiles(configuration, log);
-  if (needsSasl(configuration)) loadSasl();
+  checkSasl(configuration);
 }
 
-/** Throws TlsCredentialsError or TlsPriorityError, and logs what works but deserves a look. */
-export function checkTlsFiles({ mode, conf }: Configuration, log: Logger): void {
+/** Throws ConfigError for the key that names what is at fault, and logs what works but deserves a look. */
+export function checkTlsFiles(configuration: Configuration, log: Logger): void {
+  const { mode, conf } = configuration;
   const files = tlsFiles(mode, conf, homedir());
-  for (const line of loadTlsCredentials(files, credentialsOptions(conf)).warnings) {
-    log.warning(line);
+  try {
+    for (const line of loadTlsCredentials(files, credentialsOptions(conf)).warnings) {
+      log.warning(line);
+    }
+  } catch (error) {
+    if (error instanceof TlsPriorityError) {
+      throw keyFault(configuration, 'tls_priority', error.message);
+    }
+    if (!(error instanceof TlsCredentialsError)) throw error;
+    throw keyFault(configuration, fileKeys[kindOf(files, error.file)], error.message);
   }
 }
 
-/** Whether some listener asks for SASL; only then must the host have the library. */
-function needsSasl({ conf, mode }: Configuration): boolean {
-  return (
-    conf.auth_unix_rw === 'sasl' ||
-    (mode === 'system' && conf.auth_unix_ro === 'sasl') ||
-    (conf.listen_tcp && conf.auth_tcp === 'sasl') ||
-    (conf.listen_tls && conf.auth_tls === 'sasl')
-  );
+function kindOf(files: TlsFiles, file: string): keyof TlsFiles {
+  const kinds = Object.keys(fileKeys) as (keyof TlsFiles)[];
+  return kinds.find((kind) => files[kind] === file) ?? 'cert';
+}
+
+function checkSasl(configuration: Configuration): void {
+  const key = saslKey(configuration);
+  if (key === null) return;
+  try {
+    loadSasl();
+  } catch (error) {
+    throw keyFault(configuration, key, (error as Error).message);
+  }
+}
+
+/** The key by which some listener asks for SASL; only then must the host have the library. */
+function saslKey({ conf, mode }: Configuration): ConfKey | null {
+  if (conf.auth_unix_rw === 'sasl') return 'auth_unix_rw';
+  if (mode === 'system' && conf.auth_unix_ro === 'sasl') return 'auth_unix_ro';
+  if (conf.listen_tcp && conf.auth_tcp === 'sasl') return 'auth_tcp';
+  return conf.listen_tls && conf.auth_tls === 'sasl' ? 'auth_tls' : null;
 }

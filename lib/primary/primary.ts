@@ -1,8 +1,9 @@
 import { mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
+import { keyFault } from '../config/key-fault.js';
 import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
@@ -12,7 +13,7 @@ import { Administration, adminSettingsOf, type AdministeredParts } from './admin
 import { IdleClock } from './idle-clock.js';
 import { planListeners } from './listener-plan.js';
 import { Listener } from './listener.js';
-import { ListenerSet } from './listener-set.js';
+import { ListenerSet, type ListenerChange } from './listener-set.js';
 import { localPeer } from './local-peer.js';
 import { PidFile } from './pid-file.js';
 import { checkPrerequisites } from './prerequisites.js';
@@ -42,8 +43,8 @@ export interface PrimaryOptions {
 /** Generations that may drain at a time, beside the one that serves. */
 const maxDraining = 2;
 
-/** Milliseconds between looks whether a reload that waits may go on. */
-const drainingInterval = 100;
+/** Milliseconds between looks whether a reload or an upgrade that waits may go on. */
+const waitInterval = 100;
 
 /** Descriptors beside the clients' own: listeners, workers' pipes, log. */
 const spareDescriptors = 64;
@@ -62,7 +63,12 @@ export class Primary {
   private reloading: Promise<void> | null = null;
   private reloadAgain = false;
   private started = false;
-  private upgrading = false;
+  /** A change of the listening sockets that is prepared and not made. */
+  private pendingChange: ListenerChange | null = null;
+  /** Set while a successor comes up and takes over; aborting it ends a successor that is not ready. */
+  private upgrading: AbortController | null = null;
+  /** The process that has taken over. */
+  private successor: number | null = null;
 
   constructor(
     private readonly options: PrimaryOptions,
@@ -100,13 +106,17 @@ export class Primary {
     this.idleClock = new IdleClock(
       options.timeoutSeconds,
       () => this.reception.size + this.admin.size === 0,
-      (seconds) => void this.endIfIdle(seconds),
+      (seconds) => this.endIfIdle(seconds),
     );
     this.listeners = new ListenerSet(
       {
         connected: (listener, socket) => this.connected(listener, socket),
         failed: (listener, error) => {
-          this.log.error(`cannot accept on ${listener.settings.name}: ${error.message}`);
+          const { name } = listener.settings;
+          this.log.error(
+            `cannot accept on ${name}: ${error.message}; ` +
+              'if there are too many open files, raise the limit (LimitNOFILE=, ulimit -n)',
+          );
         },
       },
       this.log.for('listener'),
@@ -116,10 +126,10 @@ export class Primary {
   /** Resolves when the first worker serves. On an error nothing is left behind. */
   async start(inheritance: Inheritance | null): Promise<void> {
     const { configuration, options } = this;
-    const { mode, paths, cluster, warnings, conf } = configuration;
+    const { paths, cluster, warnings, conf } = configuration;
     for (const warning of warnings) this.log.warning(warning);
     this.checkDescriptors(conf.max_clients);
-    mkdirSync(paths.runDirectory, { recursive: true, mode: mode === 'system' ? 0o755 : 0o700 });
+    makeRunDirectory(configuration);
     const pidFile = options.pidFile ?? paths.pidFile;
     // A predecessor holds it until this one is ready.
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
@@ -128,13 +138,16 @@ export class Primary {
       for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
         this.listeners.adopt(Listener.inherited(settings, fd, path));
       }
-      const change = await this.listeners.prepare(await planListeners(configuration));
-      change.commit();
+      // The predecessor may have to go on with them.
+      this.listeners.share(true);
+      const change = await this.prepareListeners(configuration);
       await this.pool.start(setup, cluster.workers);
       if (inheritance !== null) {
         await inheritance.ready();
         this.pidFile = PidFile.acquire(pidFile);
       }
+      this.listeners.share(false);
+      this.commitListeners(change);
       this.started = true;
       this.serve();
     } catch (error) {
@@ -144,16 +157,22 @@ export class Primary {
     }
     this.idleClock.look();
     this.log.info(`serving on ${this.listeners.names.join(', ')}`);
+    if (this.reloadAgain) void this.reload();
   }
 
   /**
    * Takes a new configuration: reads and checks everything, opens what is new, brings up a worker of the new generation,
-   * and only then changes over. On any error all stays as it was. Reloads asked for meanwhile become one more.
+   * and only then changes over. On any error all stays as it was. Reloads asked for meanwhile become one more, as do those
+   * asked for before the daemon serves or while an upgrade is under way.
    */
   reload(): Promise<void> {
-    if (this.reloading !== null) {
+    if (this.successor !== null) {
+      this.log.warning(`reload ignored: process ${this.successor} has taken over`);
+      return Promise.resolve();
+    }
+    if (this.reloading !== null || this.upgrading !== null || !this.started) {
       this.reloadAgain = true;
-      return this.reloading;
+      return this.reloading ?? Promise.resolve();
     }
     this.reloading = this.reloadAll().finally(() => {
       this.reloading = null;
@@ -166,32 +185,25 @@ export class Primary {
    * clients finish, and ends; resolves then with true. If the new one does not come up all stays as it was: false.
    */
   async upgrade(): Promise<boolean> {
-    if (this.upgrading || this.stopping !== null || !this.started) return false;
-    this.upgrading = true;
+    if (this.upgrading !== null || this.stopping !== null || !this.started) return false;
+    const upgrading = new AbortController();
+    this.upgrading = upgrading;
     try {
       await this.reloading;
-      const successor = await this.startSuccessor();
-      this.log.info(
-        `process ${successor.pid} takes over; this one serves its clients until they leave`,
-      );
-      this.idleClock.stop();
-      this.watch.stop();
-      this.listeners.handOver();
-      this.pidFile?.handOver();
-      this.pidFile = null;
-      successor.go();
-      await this.pool.drainAll();
+      const successor = await this.startSuccessor(upgrading.signal);
+      await this.giveWayTo(successor);
       return true;
     } catch (error) {
+      this.upgrading = null;
+      if (this.isStopping) return false;
       const reason = error instanceof Error ? error.message : String(error);
       this.log.error(`upgrade failed, this version goes on: ${reason}`);
+      if (this.wantsReload) void this.reload();
       return false;
-    } finally {
-      this.upgrading = false;
     }
   }
 
-  /** Stops accepting, lets pending replies out for a bounded time, ends workers, removes sockets and PID file. */
+  /** Stops listening, lets pending replies out for a bounded time, ends workers, removes sockets and PID file. */
   stop(reason: string): Promise<void> {
     this.stopping ??= this.end(reason);
     return this.stopping;
@@ -206,6 +218,10 @@ export class Primary {
   private async reloadAll(): Promise<void> {
     this.reloadAgain = false;
     try {
+      if (!(await this.oldGenerationsGone())) {
+        this.reloadAgain = true;
+        return;
+      }
       await this.reloadOnce();
       this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
     } catch (error) {
@@ -217,12 +233,15 @@ export class Primary {
     if (this.wantsReload) await this.reloadAll();
   }
 
+  private get isStopping(): boolean {
+    return this.stopping !== null;
+  }
+
   private get wantsReload(): boolean {
-    return this.reloadAgain && this.stopping === null;
+    return this.reloadAgain && this.upgrading === null && this.stopping === null;
   }
 
   private async reloadOnce(): Promise<void> {
-    await this.oldGenerationsGone();
     const configuration = this.options.readConfiguration();
     const logChange = this.logging.prepare(configuration);
     try {
@@ -236,13 +255,13 @@ export class Primary {
   /** On an error nothing but the log's change is left to undo. */
   private async changeTo(configuration: Configuration, logChange: PreparedLogging): Promise<void> {
     const setup = this.setupFor(configuration, logChange.forWorkers);
-    mkdirSync(configuration.paths.runDirectory, { recursive: true });
-    const change = await this.listeners.prepare(await planListeners(configuration));
+    makeRunDirectory(configuration);
+    const change = await this.prepareListeners(configuration);
     let first: WorkerProcess;
     try {
       first = await this.pool.prepare(setup);
     } catch (error) {
-      change.abandon();
+      this.abandonListeners();
       throw error;
     }
     this.configuration = configuration;
@@ -251,28 +270,70 @@ export class Primary {
     this.reception.limits = limitsOf(configuration);
     this.admin.configure(adminSettingsOf(configuration));
     this.pool.renew(first, setup, configuration.cluster.workers);
-    change.commit();
+    this.commitListeners(change);
     this.serve();
   }
 
-  /** A generation drains until its clients have left: that is up to them, so a reload may have to wait. */
-  private async oldGenerationsGone(): Promise<void> {
-    if (this.pool.drainingGenerations < maxDraining) return;
+  /** A generation drains until its clients have left: that is up to them, so a reload may have to wait. False: it has become needless. */
+  private async oldGenerationsGone(): Promise<boolean> {
+    if (this.pool.drainingGenerations < maxDraining) return true;
     this.log.warning(
       `reload waits: ${maxDraining} older generations still serve clients; set drain_timeout to limit their time`,
     );
-    while (this.pool.drainingGenerations >= maxDraining && this.stopping === null) {
-      await new Promise((resolve) => setTimeout(resolve, drainingInterval));
+    while (this.pool.drainingGenerations >= maxDraining) {
+      await pause(waitInterval);
+      if (this.stopping !== null || this.upgrading !== null) return false;
     }
+    return true;
   }
 
-  private startSuccessor(): Promise<Successor> {
+  private async prepareListeners(configuration: Configuration): Promise<ListenerChange> {
+    const change = await this.listeners.prepare(await planListeners(configuration));
+    this.pendingChange = change;
+    if (this.stopping !== null) {
+      this.abandonListeners();
+      throw new Error('the daemon stops');
+    }
+    return change;
+  }
+
+  private commitListeners(change: ListenerChange): void {
+    this.pendingChange = null;
+    change.commit();
+  }
+
+  private abandonListeners(): void {
+    this.pendingChange?.abandon();
+    this.pendingChange = null;
+  }
+
+  /** Leaves sockets, PID file and new clients to a successor that is ready, and lets the clients there are finish. */
+  private async giveWayTo(successor: Successor): Promise<void> {
+    this.successor = successor.pid;
+    this.log.info(
+      `process ${successor.pid} takes over; this one serves its clients until they leave`,
+    );
+    this.idleClock.stop();
+    this.listeners.share(true);
+    this.listeners.close();
+    this.pidFile?.handOver();
+    this.pidFile = null;
+    successor.go();
+    // It was meant for whoever serves.
+    if (this.reloadAgain) successor.reload();
+    await this.reception.serveAll();
+    await this.pool.drainAll();
+    this.watch.stop();
+  }
+
+  private startSuccessor(signal: AbortSignal): Promise<Successor> {
     const { directory, daemon } = this.options;
     return Successor.start({
       heirlooms: [...this.listeners.all].map(({ settings, fd, path }) => ({ settings, fd, path })),
       directory,
       env: process.env,
       complaint: daemon ? (line) => this.log.error(`new version: ${line}`) : null,
+      signal,
     });
   }
 
@@ -333,27 +394,31 @@ export class Primary {
   }
 
   private async end(reason: string): Promise<void> {
+    this.listeners.close();
     this.log.info(`stopping: ${reason}`);
     this.idleClock.stop();
     this.watch.stop();
-    this.listeners.pause();
+    if (this.successor === null) this.upgrading?.abort();
     this.reception.close();
     await this.pool.stop(this.configuration.cluster.stop_timeout);
     this.admin.close('the proxy is stopping');
     this.removeFiles();
   }
 
-  /** A client that connects at this very moment is served: the end comes only when nobody waits to be accepted. */
-  private async endIfIdle(seconds: number): Promise<void> {
+  /**
+   * A client that connects at this very moment is served: the listeners close only when nobody waits to be accepted. While
+   * that is looked at, in one go, nobody can connect to the UNIX sockets; for TCP microseconds remain.
+   */
+  private endIfIdle(seconds: number): void {
     this.listeners.hide();
-    // Two turns of the event loop accept whoever connected before the sockets were hidden.
-    await nextTurn();
-    await nextTurn();
-    if (this.reception.size + this.admin.size > 0) {
+    const isBusy = this.reloading !== null || this.upgrading !== null;
+    const isWanted = this.reception.size + this.admin.size > 0 || this.listeners.isWaitedFor;
+    if (isBusy || isWanted) {
       this.listeners.show();
+      this.idleClock.look();
       return;
     }
-    await this.stopAndExit(`no clients for ${seconds} seconds`);
+    void this.stopAndExit(`no clients for ${seconds} seconds`);
   }
 
   private async stopAndExit(reason: string): Promise<void> {
@@ -373,6 +438,7 @@ export class Primary {
   }
 
   private removeFiles(): void {
+    this.abandonListeners();
     this.listeners.close();
     this.pidFile?.release();
     this.pidFile = null;
@@ -385,4 +451,15 @@ function limitsOf({ conf }: Configuration): ClientLimits {
     maxAnonymous: conf.max_anonymous_clients,
     maxWaiting: Math.max(conf.max_queued_clients, 1),
   };
+}
+
+function makeRunDirectory(configuration: Configuration): void {
+  const { mode, paths } = configuration;
+  try {
+    mkdirSync(paths.runDirectory, { recursive: true, mode: mode === 'system' ? 0o755 : 0o700 });
+  } catch (error) {
+    const reason = (error as Error).message;
+    const sentence = `Cannot make the directory '${paths.runDirectory}': ${reason}.`;
+    throw keyFault(configuration, 'unix_sock_dir', sentence);
+  }
 }

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { ClientIntroduction, ClientMessage } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { handleOf, type SocketHandle } from '../transport/socket-stream.js';
@@ -120,6 +121,13 @@ export class Reception {
     const served = new Set(order.filter((client) => this.serve(client)));
     this.waiting = this.waiting.filter((client) => !served.has(client));
     this.tryAgainLater();
+  }
+
+  /** Gives all that wait to workers, whatever the limits say. Resolves when none waits any more. */
+  async serveAll(): Promise<void> {
+    this.limits = { maxClients: Infinity, maxAnonymous: Infinity, maxWaiting: Infinity };
+    this.serveWaiting();
+    while (this.waiting.length > 0) await pause(strangerPatience);
   }
 
   /** Turns away whoever still waits. */

@@ -68,6 +68,8 @@ export interface SuccessorOptions {
   readonly env: Environment;
   /** Without a terminal of its own a failing successor says why here; null: on the standard error. */
   readonly complaint: ((line: string) => void) | null;
+  /** Ends a successor that is not ready yet. */
+  readonly signal: AbortSignal;
 }
 
 /** The new version of the program, started and ready to take over. */
@@ -78,9 +80,11 @@ export class Successor {
   ) {}
 
   /** Starts this program's command line anew. Resolves when it is ready. Throws SuccessionError. */
-  static start({ heirlooms, directory, env, complaint }: SuccessorOptions): Promise<Successor> {
+  static start(options: SuccessorOptions): Promise<Successor> {
+    const { heirlooms, directory, env, complaint, signal } = options;
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       cwd: directory,
+      signal,
       detached: true,
       stdio: [
         'ignore',
@@ -123,5 +127,9 @@ export class Successor {
   /** Lets the new version accept connections. */
   go(): void {
     this.conversation.end(goMark);
+  }
+
+  reload(): void {
+    process.kill(this.pid, 'SIGHUP');
   }
 }

@@ -133,6 +133,7 @@ export class WorkerPool implements WorkerEvents {
    * Throws WorkerStartError when it ends before, and nothing has changed then.
    */
   async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
+    this.ensureRunning();
     const spare = [...this.workers].find(({ state }) => state === 'spare');
     const worker = spare ?? this.adopt(cluster.fork());
     worker.configure(setup, this.generation + 1);
@@ -141,6 +142,7 @@ export class WorkerPool implements WorkerEvents {
     }).finally(() => {
       this.candidate = null;
     });
+    this.ensureRunning();
     return worker;
   }
 
@@ -191,10 +193,15 @@ export class WorkerPool implements WorkerEvents {
     this.fill();
   }
 
-  /** Lets one worker drain; a successor takes its place. */
-  retire(worker: WorkerProcess): void {
+  /** Lets one worker drain; a successor takes its place. False if as many as there should be do already. */
+  retire(worker: WorkerProcess): boolean {
+    const draining = [...this.workers].filter(
+      ({ state, generation }) => state === 'draining' && generation === this.generation,
+    );
+    if (draining.length >= this.target) return false;
     worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
     this.fill();
+    return true;
   }
 
   /** Lets all workers drain, without successors. Resolves when none is left. */
@@ -207,12 +214,15 @@ export class WorkerPool implements WorkerEvents {
     await this.empty();
   }
 
-  /** Hands a client to the ready worker with the fewest; null when there is none. */
+  /**
+   * Hands a client to the ready worker with the fewest; null when there is none. One that has not even taken those it was
+   * handed before may hang: it comes last.
+   */
   hand(introduction: ClientIntroduction, handle: SocketHandle): WorkerProcess | null {
     let fewest: WorkerProcess | null = null;
     for (const worker of this.workers) {
       if (worker.state !== 'ready' || worker.generation !== this.generation) continue;
-      if (fewest === null || worker.clients < fewest.clients) fewest = worker;
+      if (fewest === null || worker.isLessBusyThan(fewest)) fewest = worker;
     }
     fewest?.hand(introduction, handle);
     return fewest;
@@ -288,6 +298,10 @@ export class WorkerPool implements WorkerEvents {
     if (this.available < this.target) this.revive();
   }
 
+  private ensureRunning(): void {
+    if (this.stopping) throw new WorkerStartError('the daemon stops');
+  }
+
   private empty(): Promise<void> {
     return new Promise((resolve) => {
       this.onEmpty = resolve;
@@ -316,22 +330,16 @@ export class WorkerPool implements WorkerEvents {
   private left(worker: WorkerProcess): void {
     if (worker.hasLeft) return;
     worker.hasLeft = true;
+    const { state, pid } = worker;
+    if (state !== 'draining') worker.state = 'gone';
+    const isCandidate = this.candidate?.worker === worker;
+    if (isCandidate) {
+      const sentence = `worker ${pid} of the new generation ended before it was ready`;
+      this.candidate?.reject(new WorkerStartError(sentence));
+    }
     if (this.stopping) return;
-    if (worker.state === 'draining') {
-      this.replace();
-      return;
-    }
-    worker.state = 'gone';
-    if (this.candidate?.worker === worker) {
-      this.candidate.reject(
-        new WorkerStartError(
-          `worker ${worker.pid} of the new generation ended before it was ready`,
-        ),
-      );
-      this.replace();
-      return;
-    }
-    this.crashed(worker.pid);
+    if (isCandidate || state === 'draining') this.replace();
+    else this.crashed(pid);
   }
 
   private crashed(pid: number): void {

@@ -47,6 +47,8 @@ export class WorkerProcess {
   generation = 0;
   /** Clients it has or is being handed. */
   clients = 0;
+  /** Those it was handed and has not said that it has. */
+  private untaken = 0;
   usage: WorkerUsage | null = null;
   /** Whether it has left the cluster, so that a successor is due. */
   hasLeft = false;
@@ -65,6 +67,7 @@ export class WorkerProcess {
       stdio[controlDescriptor] as unknown as Duplex,
       (message) => {
         this.aliveAt = performance.now();
+        if (message.kind === 'taken') this.untaken--;
         if (message.kind === 'load') this.askers.shift()?.(message);
         else events.message(this, message);
       },
@@ -73,10 +76,6 @@ export class WorkerProcess {
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
       events.complaint(this, line);
     });
-    let hasLeft = false;
-    process.process.once('disconnect', () => {
-      hasLeft = true;
-    });
     // Not at 'exit': what it said last must have been read before its clients are given to others.
     process.process.once('close', (code: number | null, signal: string | null) => {
       this.channel.close();
@@ -84,8 +83,6 @@ export class WorkerProcess {
         this,
         signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
       );
-      // Node never says it of a process that died with a socket on its way to it, and throng would wait for ever.
-      if (!hasLeft) process.process.emit('disconnect');
     });
     // A worker that dies while a message is on its way to it is dealt with when it has gone.
     process.on('error', () => undefined);
@@ -98,6 +95,12 @@ export class WorkerProcess {
   /** Whether this is the process that the cluster module speaks of. */
   is(process: ClusterWorker): boolean {
     return this.process === process;
+  }
+
+  isLessBusyThan(other: WorkerProcess): boolean {
+    return this.untaken === other.untaken
+      ? this.clients < other.clients
+      : this.untaken < other.untaken;
   }
 
   configure(setup: WorkerSetup, generation: number): void {
@@ -122,6 +125,7 @@ export class WorkerProcess {
   /** Hands over an accepted socket; our copy stays open until the worker says that it has its own. */
   hand(introduction: ClientIntroduction, handle: SocketHandle): void {
     this.clients++;
+    this.untaken++;
     // Node sends its own raw handles as well as the wrapped ones its types name.
     this.process.send(introduction, handle as never, undefined, () => undefined);
   }

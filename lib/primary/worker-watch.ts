@@ -14,6 +14,8 @@ const usageInterval = 5000;
 export class WorkerWatch {
   private readonly heartbeat: NodeJS.Timeout;
   private readonly usage: NodeJS.Timeout;
+  /** Workers that are too large and were complained of. */
+  private readonly tooLarge = new WeakSet<WorkerProcess>();
 
   /** `maxMemory` gives the limit in bytes, 0 for none; asked anew each time. */
   constructor(
@@ -58,13 +60,25 @@ export class WorkerWatch {
       worker.usage = { cpu, memory };
       const limit = this.maxMemory();
       if (limit === 0 || memory <= limit || worker.state !== 'ready') return;
-      this.log.warning(
-        `worker ${worker.pid} has ${memory} bytes, more than max_worker_memory (${limit}): it drains and is replaced`,
+      this.tooMuch(
+        worker,
+        `worker ${worker.pid} has ${memory} bytes, more than max_worker_memory (${limit})`,
       );
-      this.pool.retire(worker);
     } catch (error) {
       // It ended in the meantime, which others notice.
       this.log.debug(`cannot measure worker ${worker.pid}: ${String(error)}`);
+    }
+  }
+
+  /** Retires a worker, unless so many drain already that another would only add to the memory in use. */
+  private tooMuch(worker: WorkerProcess, what: string): void {
+    if (this.pool.retire(worker)) {
+      this.log.warning(`${what}: it drains and is replaced`);
+    } else if (!this.tooLarge.has(worker)) {
+      this.tooLarge.add(worker);
+      this.log.error(
+        `${what}, but those replaced before still serve clients: raise the limit, or set drain_timeout`,
+      );
     }
   }
 }

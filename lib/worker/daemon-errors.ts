@@ -18,6 +18,24 @@ export class ConnectError extends RpcError {
   }
 }
 
+/** What can be done about a daemon that cannot be opened, as the end of a log line: '; start it', or nothing. */
+export function adviceOn(error: unknown): string {
+  if (!(error instanceof ConnectError)) return '';
+  switch (error.reason.code) {
+    case 'ENOENT':
+    case 'ECONNREFUSED':
+      return `; start ${error.daemon}, or say under [routes] of virtproxyd-cluster.ini where its socket is`;
+    case 'EACCES':
+      return '; the user that virtproxyd runs as must be let in by the mode and group of that socket';
+    case 'EAGAIN':
+      return `; ${error.daemon} accepts nobody at the moment: see its max_clients and its log`;
+    case 'EMFILE':
+      return '; raise the limit of open files (LimitNOFILE=, ulimit -n)';
+    default:
+      return '';
+  }
+}
+
 /** What the client is told of calls whose daemon went away. */
 export function lostError({ daemon, path }: Endpoint, reason: string): RpcError {
   return new RpcError(

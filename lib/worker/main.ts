@@ -5,10 +5,14 @@
 import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
 import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
+import { endWithParent } from '../native/process-info.js';
 import type { Worker } from './worker.js';
 
 /** The descriptor of the control channel, beside node's own channel. */
 const controlDescriptor = 4;
+
+// A worker that hangs would not notice the end of its channel.
+endWithParent();
 
 let worker: Worker | null = null;
 /** What was said while the worker was being made. */

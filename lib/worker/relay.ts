@@ -24,7 +24,7 @@ import { encodeFailure, socketClosed } from './answers.js';
 import type { CallAudit } from './call-audit.js';
 import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
-import { ConnectError, lostError } from './daemon-errors.js';
+import { adviceOn, ConnectError, lostError } from './daemon-errors.js';
 import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
 import { HeldCalls } from './held-calls.js';
 import type { ReadGate } from './read-gate.js';
@@ -87,6 +87,7 @@ export class Relay implements LinkOwner {
   private inFlight = 0;
   private flags = 0;
   private closeCallback = false;
+  private closed = false;
   /** Where the large call or stream frame that is arriving goes; null when it is skipped. */
   private largeTarget: DaemonLink | null = null;
 
@@ -191,6 +192,7 @@ export class Relay implements LinkOwner {
   }
 
   close(): void {
+    this.closed = true;
     this.settings.audit.close();
     this.opening?.close();
     for (const link of this.links()) link.close();
@@ -247,7 +249,10 @@ export class Relay implements LinkOwner {
    */
   lost(link: DaemonLink, reason: string, calls: PendingCall[], streams: PendingCall[]): void {
     const { daemon, path, driver } = link.endpoint;
-    this.log.warning(`lost connection to ${daemon} at '${path}': ${reason}`);
+    const { id } = this.client;
+    this.log.warning(
+      `client ${id}: lost connection to ${daemon} at '${path}': ${reason}; its own log may say why`,
+    );
     if (link.midLargeFrame) {
       this.client.close(`${daemon} went away in the middle of a frame`);
       return;
@@ -364,6 +369,13 @@ export class Relay implements LinkOwner {
       this.log.debug(`${failure.path} does not exist: the hypervisor's daemon serves ${route}`);
       this.absent.add(route);
       failure = null;
+    }
+    if (failure !== null && !this.closed) {
+      const { id } = this.client;
+      const reason = failure instanceof Error ? failure.message : String(failure);
+      this.log.warning(
+        `client ${id}: cannot open ${link.endpoint.daemon}: ${reason}${adviceOn(failure)}`,
+      );
     }
     for (const frame of waiting) {
       if (failure === null) this.dispatch(frame, 0, frame.length);

@@ -52,6 +52,7 @@ import {
 import { CallAudit, type AuditedClient, type AuditTrail } from './call-audit.js';
 import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
 import type { DaemonDirectory } from './daemon-directory.js';
+import { adviceOn } from './daemon-errors.js';
 import type { Connect } from './daemon-link.js';
 import {
   auditedIdentity,
@@ -479,8 +480,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       (error: unknown) => {
         if (!this.transition(['opening'], 'loggedIn')) return;
         this.relay = null;
+        const reason = error instanceof Error ? error.message : String(error);
         log.warning(
-          `${this.description}: cannot open '${name ?? ''}': ${error instanceof Error ? error.message : String(error)}`,
+          `${this.description}: cannot open '${name ?? ''}': ${reason}${adviceOn(error)}`,
         );
         this.answer(encodeFailure(call, error));
         relay.failHeld(notOpen);

@@ -222,7 +222,10 @@ export class Worker {
   /** Serves the clients there are until they leave, for `seconds` at most unless that is 0. */
   private async drain(seconds: number): Promise<void> {
     const deadline = seconds === 0 ? Infinity : performance.now() + seconds * 1000;
-    await this.until(() => this.sessions.size + this.arriving.size === 0, deadline);
+    // Clients may be on their way until the primary has closed node's channel behind them.
+    const isDeserted = (): boolean =>
+      !process.connected && this.sessions.size + this.arriving.size === 0;
+    await this.until(isDeserted, deadline);
     await this.stop(this.context.configuration.cluster.stop_timeout);
   }
 

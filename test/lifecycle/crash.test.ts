@@ -17,10 +17,16 @@ describe('a worker killed with -9 under stress', function () {
     const killedAt = performance.now();
     process.kill(first!, 'SIGKILL');
     await service.says(/worker \d+ of generation 1 is ready/, 3);
-    console.log('ready', performance.now()-killedAt);
+    console.log('ready', performance.now() - killedAt);
     await stress.flows();
     const report = await stress.stop();
-    console.log({ ...report, losses: 0 }, lossesOf(report), first, second, report.losses.map(l=>[l.since-killedAt,l.at-killedAt]));
+    console.log(
+      { ...report, losses: 0 },
+      lossesOf(report),
+      first,
+      second,
+      report.losses.map((l) => [l.since - killedAt, l.at - killedAt]),
+    );
     console.log(service.log());
   });
 });

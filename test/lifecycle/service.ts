@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { Authority, purpose, type CertificateFiles } from '../peers/certificates.js';
 import { freePorts } from '../peers/ports.js';
@@ -8,7 +7,7 @@ import { Proxy, type ProxyOptions } from '../peers/proxy.js';
 import { RawClient } from '../peers/raw-client.js';
 import { Stress, type Entrance, type StressOptions, type StressReport } from '../peers/stress.js';
 import { StressDaemon } from '../peers/stress-daemon.js';
-import { connectTls } from '../peers/tls-client.js';
+import { connectTcp, connectTls } from '../peers/remote-client.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
 type Conf = Record<string, string | number | readonly string[]>;
@@ -282,13 +281,6 @@ export function tcpEntrance(port: number): Entrance {
   return {
     name: 'tcp',
     uri: `qemu+tcp://127.0.0.1:${port}/system`,
-    connect: async () => {
-      const socket = createConnection({ host: '127.0.0.1', port });
-      await new Promise<void>((resolve, reject) => {
-        socket.once('connect', resolve);
-        socket.once('error', reject);
-      });
-      return new RawClient(socket);
-    },
+    connect: () => connectTcp(port),
   };
 }

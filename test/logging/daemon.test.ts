@@ -97,7 +97,10 @@ describe('the daemon’s log', function () {
   });
 
   it('never lets lines of several workers interleave, nor a client forge one', async () => {
-    await start({ log_level: 1, log_outputs: `1:file:${place('log')}` }, '[cluster]\nworkers = 3\n');
+    await start(
+      { log_level: 1, log_outputs: `1:file:${place('log')}` },
+      '[cluster]\nworkers = 3\n',
+    );
     const forged = 'qemu:///x\n2026-01-01 00:00:00.000+0000: 1: error : pool : forged';
     await Promise.all(
       [...Array(30).keys()].map(async () => {
@@ -109,8 +112,8 @@ describe('the daemon’s log', function () {
         forger.destroy();
       }),
     );
-    // One more came before them, to see whether the proxy serves.
-    await until(() => read('log').match(/the client left/g)?.length === 61, {
+    // At least one more came before them, to see whether the proxy serves.
+    await until(() => (read('log').match(/the client left/g)?.length ?? 0) > 60, {
       what: 'the ends of all connections',
     });
     const lines = read('log').trimEnd().split('\n');

@@ -161,18 +161,23 @@ describe('control of the log', () => {
   });
 
   it('says in the log when the audit file cannot be written', async () => {
-    open(
-      configuration(`log_outputs = "1:file:${place('log')}"`, '[log]\naudit = /dev/full\n'),
-    );
+    open(configuration(`log_outputs = "1:file:${place('log')}"`, '[log]\naudit = /dev/full\n'));
     control!.audit([entry]);
     await until(() => read('log') !== '', { what: 'the line' });
-    expect(read('log')).to.match(/error : log : cannot write to the audit file \/dev\/full, .*ENOSPC/);
+    expect(read('log')).to.match(
+      /error : log : cannot write to the audit file \/dev\/full, .*ENOSPC/,
+    );
   });
 
   describe('default output', () => {
     const usual = (daemon: boolean, env = {}): string => {
       const sockets = { syslog: place('syslog'), journal: place('journal') };
-      const options = { daemon, env, mode: 'system', logFile: place('log/virtproxyd.log') } as const;
+      const options = {
+        daemon,
+        env,
+        mode: 'system',
+        logFile: place('log/virtproxyd.log'),
+      } as const;
       const [output] = defaultOutputs({ ...options, sockets });
       return 'path' in output ? `${output.kind}:${output.path}` : output.kind;
     };

@@ -156,13 +156,19 @@ describe('log writer', () => {
     execFileSync('mkdir', [place('log')]);
     writer!.reopen();
     write('info', 'four');
-    await has('log.2', /cannot open file:.*log anew, the log goes on in the old file: EISDIR.*\n.*four/);
+    await has(
+      'log.2',
+      /cannot open file:.*log anew, the log goes on in the old file: EISDIR.*\n.*four/,
+    );
   });
 
   it('survives a full disk, and says so elsewhere', async () => {
     open(`1:file:/dev/full 1:file:${place('log')}`);
     write('info', 'one');
-    await has('log', /one\n.*error : log : cannot write to file:\/dev\/full, its lines wait: ENOSPC/);
+    await has(
+      'log',
+      /one\n.*error : log : cannot write to file:\/dev\/full, its lines wait: ENOSPC/,
+    );
     write('info', 'two');
     await has('log', /two/);
     expect(read('log').match(/cannot write/g)).to.have.lengthOf(1);
@@ -235,7 +241,10 @@ describe('log writer', () => {
 
 /** The files this process has open, in order of their paths. */
 function openFiles(): string[] {
-  const listing = execFileSync('sh', ['-c', `for f in /proc/${process.pid}/fd/*; do readlink $f; done`]);
+  const listing = execFileSync('sh', [
+    '-c',
+    `for f in /proc/${process.pid}/fd/*; do readlink $f; done`,
+  ]);
   return listing
     .toString()
     .split('\n')

@@ -86,4 +86,35 @@ describe(`the client's identity in the daemons${reason === null ? '' : ` (skippe
       expect(await seenBy('qemu', client.pid)).to.include({ unix_user_name: name });
     }
   });
+
+  it('may be changed by root alone, and then is so for every daemon', async () => {
+    const actor = `
+import libvirt, sys
+libvirt.registerErrorHandler(lambda *_: None, None)
+connection = libvirt.open(sys.argv[1])
+try:
+    connection.setIdentity({"unix-user-id": 4242, "user-name": "fred", "process-id": int(sys.argv[2])})
+except libvirt.libvirtError as error:
+    print(error)
+connection.listAllSecrets()
+print("ready")
+sys.stdin.read()
+`;
+    const pretended = '1234567';
+    const start = async (user: Account): Promise<ClientProcess> => {
+      const client = startPython(actor, [proxy.uri(), pretended], { user });
+      clients.push(client);
+      await until(() => client.stdout.includes('ready'), { what: `${user.name}'s client` });
+      return client;
+    };
+    const nobody = await start(account('nobody'));
+    expect(nobody.stdout).to.contain('only root may act for another identity');
+    const root = await start(account('root'));
+    expect(root.stdout).to.equal('ready\n');
+    for (const driver of ['qemu', 'secret'] as const) {
+      expect(await seenBy(driver, nobody.pid)).to.include({ unix_user_name: 'nobody' });
+      const info = await seenBy(driver, Number(pretended));
+      expect(info).to.include({ unix_user_id: '4242', unix_user_name: 'fred' });
+    }
+  });
 });

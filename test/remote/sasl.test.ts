@@ -85,7 +85,7 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
         env: accounts.serverEnv,
       });
     });
-    after(() => proxy?.stop());
+    after(() => proxy.stop());
 
     const tlsUri = (): string => `qemu+tls://localhost:${tls}/system?pkipath=${pki}`;
 
@@ -267,7 +267,7 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
         env: accounts.serverEnv,
       });
     });
-    after(() => proxy?.stop());
+    after(() => proxy.stop());
 
     it('are offered no mechanism without a layer, unlike local ones', async () => {
       const [remote, local] = [await connectTcp(port), await RawClient.connect(proxy.socket)];

@@ -121,7 +121,9 @@ describe('procedure table', () => {
     expect(names.filter((name) => asking.test(name) && changing.has(name))).to.eql([
       'CONNECT_SET_IDENTITY',
     ]);
-    expect(changing).to.include('DOMAIN_SET_MEMORY_STATS_PERIOD').and.include('DOMAIN_OPEN_CONSOLE');
+    expect(changing)
+      .to.include('DOMAIN_SET_MEMORY_STATS_PERIOD')
+      .and.include('DOMAIN_OPEN_CONSOLE');
     expect(changesState(remote, 10)).to.be.true;
     expect(changesState(remote, 23)).to.be.false;
     expect(changesState(qemu, 1)).to.be.true;

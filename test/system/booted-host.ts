@@ -1,0 +1,171 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Finished, run, searchPath } from '../peers/clients.js';
+import { missingPrograms } from '../peers/modular-host.js';
+import { freshDirectory, until } from '../peers/waiting.js';
+
+const project = fileURLToPath(new URL('../../../', import.meta.url));
+const build = fileURLToPath(new URL('../../', import.meta.url));
+const systemd = '/lib/systemd/systemd';
+const polkitd = '/usr/lib/polkit-1/polkitd';
+
+/**
+ * What is done in the namespaces before systemd takes over: a writable layer over the machine's own file system, the
+ * program installed into it, file systems and devices of its own. The machine's libvirtd is there with sockets that
+ * leave the usual ones to the proxy, as the manual page advises.
+ */
+const boot = `
+set -euo pipefail
+layer=$1/layer root=$1/layer/root
+mkdir "$layer"
+mount -t tmpfs tmpfs "$layer"
+mkdir "$layer/upper" "$layer/work" "$root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$layer/upper,workdir=$layer/work" "$root"
+DESTDIR=$root BUILD_DIR=$2 WITH=systemd NODE=$3 bash "$4/conf/install" >"$layer/said"
+
+cd "$root"
+rm -rf etc/systemd/system/* etc/libvirt/hooks/*
+cat >etc/systemd/system/test.target <<END
+[Unit]
+Requires=basic.target dbus.service
+After=basic.target dbus.service
+END
+for unit in systemd-{udevd,networkd,resolved,timesyncd}.service libvirtd{,-ro,-admin,-tcp,-tls}.socket; do
+  ln -s /dev/null "etc/systemd/system/$unit"
+done
+mkdir etc/systemd/system/libvirtd.service.d
+cat >etc/systemd/system/libvirtd.service.d/sockets.conf <<END
+[Service]
+Environment=LIBVIRTD_ARGS=
+RuntimeDirectory=libvirtd
+END
+echo 'unix_sock_dir = "/run/libvirtd"' >>etc/libvirt/libvirtd.conf
+printf '[cluster]\\nworkers = 1\\n[routes]\\ndefault = /run/libvirtd/libvirt-sock\\n' >>etc/libvirt/virtproxyd-cluster.ini
+
+mkdir machine
+pivot_root . machine
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /dev
+for device in 'null 1 3' 'zero 1 5' 'full 1 7' 'random 1 8' 'urandom 1 9' 'tty 5 0'; do
+  read -r name major minor <<<"$device"
+  mknod -m 666 "/dev/$name" c "$major" "$minor"
+done
+mkdir /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+ln -s pts/ptmx /dev/ptmx
+ip link set lo up
+umount --lazy /machine
+exec env -i container=other PATH=/usr/sbin:/usr/bin ${systemd} --unit=test.target --show-status=no
+`;
+
+const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup'];
+
+/** A machine of its own, as far as namespaces make one, on which the real systemd runs with the program installed. */
+export class BootedHost {
+  readonly #child: ChildProcess;
+  readonly #directory: string;
+  #init = 0;
+
+  private constructor(directory: string) {
+    this.#directory = directory;
+    const errors = openSync(join(directory, 'errors'), 'a');
+    const command = [boot, 'boot', directory, build, process.execPath, project];
+    this.#child = spawn(
+      // It is gone when the test process is.
+      'setpriv',
+      ['--pdeathsig', 'KILL', 'unshare', ...namespaces, '--fork', '--kill-child', '--']
+        .concat(['bash', '-c'])
+        .concat(command),
+      { detached: true, stdio: ['ignore', errors, errors], env: { PATH: searchPath } },
+    );
+    closeSync(errors);
+  }
+
+  /** Resolves when systemd has started everything. */
+  static async boot(): Promise<BootedHost> {
+    const host = new BootedHost(await freshDirectory());
+    try {
+      await host.#started();
+    } catch (error) {
+      await host.stop();
+      throw error;
+    }
+    return host;
+  }
+
+  /** Runs a shell script on the host. */
+  shell(script: string): Promise<Finished> {
+    const enter = ['--target', String(this.#init), '--mount', '--pid', '--net', '--uts', '--ipc'];
+    return run('nsenter', [...enter, '--cgroup', '--root', '--wd', '--', 'sh', '-c', script]);
+  }
+
+  /** Runs a shell script that must succeed; resolves with what it prints. */
+  async output(script: string): Promise<string> {
+    const { code, stdout, stderr } = await this.shell(script);
+    if (code !== 0) throw new Error(`status ${code ?? ''}: ${script}: ${stdout}${stderr}`);
+    return stdout.trim();
+  }
+
+  /** Ends everything on the host, and the host. */
+  async stop(): Promise<void> {
+    if (this.#init !== 0) process.kill(this.#init, 'SIGKILL');
+    else this.#child.kill('SIGKILL');
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      await once(this.#child, 'exit');
+    }
+    await rm(this.#directory, { recursive: true });
+  }
+
+  async #started(): Promise<void> {
+    const pid = this.#child.pid ?? 0;
+    await until(
+      async () => {
+        if (this.#child.exitCode !== null) {
+          throw new Error(readFileSync(join(this.#directory, 'errors'), 'utf8'));
+        }
+        // unshare's only child is the first process in the namespaces.
+        this.#init = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'));
+        if (this.#init === 0) return false;
+        if (!readFileSync(`/proc/${this.#init}/cmdline`, 'utf8').includes(systemd)) return false;
+        const { stdout } = await this.shell('systemctl is-system-running');
+        return /^(running|degraded)$/.test(stdout.trim());
+      },
+      { what: 'systemd to start', deadlineMs: 60_000 },
+    );
+  }
+}
+
+let obstacle: string | null | undefined;
+
+/** Why systemd cannot run here, for a skipped test's title; null when it can. */
+export function whyNoBoot(): string | null {
+  if (obstacle === undefined) obstacle = findObstacle();
+  return obstacle;
+}
+
+function findObstacle(): string | null {
+  if (process.getuid?.() !== 0) return 'needs root';
+  const missing = missingPrograms();
+  const test = (path: string): boolean => spawnSync('test', ['-x', path]).status === 0;
+  missing.push(...[systemd, polkitd].filter((path) => !test(path)));
+  if (missing.length > 0) return `needs ${missing.join(', ')}`;
+  const trial =
+    'mount -t tmpfs tmpfs /mnt && mkdir /mnt/u /mnt/w /mnt/m && ' +
+    'mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/u,workdir=/mnt/w /mnt/m && ' +
+    'mount -t cgroup2 cgroup2 /mnt/m/mnt && mknod /mnt/null c 1 3';
+  const { status, stderr } = spawnSync(
+    'unshare',
+    [...namespaces, '--fork', '--', 'sh', '-c', trial],
+    { encoding: 'utf8' },
+  );
+  return status === 0 ? null : `needs namespaces, an overlay and cgroups: ${stderr.trim()}`;
+}
