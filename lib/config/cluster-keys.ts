@@ -91,7 +91,10 @@ export const CLUSTER_KEYS = {
       default: null,
       example: '/var/log/libvirt/virtproxyd-audit.log',
       parse: absolutePath,
-      help: 'File that gets one line for every call that changes something.',
+      help:
+        'File that gets one line of JSON for every call that may change something: who called, ' +
+        'what, of which daemon, with what result. It is for its owner alone and is opened again ' +
+        'at SIGHUP.',
     },
   },
 } as const satisfies Record<string, Record<string, ClusterRow>>;

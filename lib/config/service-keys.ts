@@ -118,22 +118,26 @@ export const SERVICE_KEYS = {
     section: 'logging',
     default: null,
     unset: 'log_level for everything',
-    example: '1:session 3:transport',
+    example: '1:relay 4:reception',
     check: parseLogFilters,
     help:
       'Levels for single components, as LEVEL:MATCH items separated by spaces. An item holds ' +
-      'for the components whose name contains MATCH; the first that fits counts.',
+      'for the components whose name contains MATCH; the first that fits counts. The ' +
+      'components are admin, daemon, listener, log, pool, primary, reception, relay, session, ' +
+      'tls and worker.',
   },
   log_outputs: {
     type: 'string',
     section: 'logging',
     default: null,
-    unset: 'standard error',
+    unset: 'standard error; in the background journald or a file',
     example: '3:syslog:virtproxyd 1:file:/var/log/libvirt/virtproxyd.log',
     check: parseLogOutputs,
     help:
       'Where the log goes, as items separated by spaces: LEVEL:stderr, LEVEL:journald, ' +
-      'LEVEL:syslog:NAME or LEVEL:file:PATH. Each gets what is of its level or above.',
+      'LEVEL:syslog:NAME or LEVEL:file:PATH. Each gets what is of its level or above and not ' +
+      'held back by log_level and log_filters. Files are for their owner alone and are opened ' +
+      'again at SIGHUP.',
   },
 
   audit_level: {

@@ -6,6 +6,11 @@ export interface SecurityLayer {
   decode(bytes: Buffer): Buffer;
 }
 
+/** The peer, or somebody on the way, broke the layer's rules. */
+export class LayerError extends Error {
+  readonly code = 'LAYER';
+}
+
 /** A stream whose bytes pass through a security layer: SASL on plain TCP. */
 export class LayeredStream implements ByteStream {
   private listener: StreamListener | null = null;
@@ -65,6 +70,7 @@ export class LayeredStream implements ByteStream {
 
   private fail(error: unknown): void {
     this.inner.destroy();
-    this.listener?.closed(error instanceof Error ? error : new Error(String(error)));
+    const reason = error instanceof Error ? error.message : String(error);
+    this.listener?.closed(new LayerError(`broke the SASL layer: ${reason}`, { cause: error }));
   }
 }

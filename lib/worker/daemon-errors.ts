@@ -18,9 +18,13 @@ export class ConnectError extends RpcError {
   }
 }
 
-/** What can be done about a daemon that cannot be opened, as the end of a log line: '; start it', or nothing. */
-export function adviceOn(error: unknown): string {
-  if (!(error instanceof ConnectError)) return '';
+/** Why a daemon cannot be opened, for the log: the error's text and, where that is known, what can be done. */
+export function explain(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return error instanceof ConnectError ? `${text}${adviceOn(error)}` : text;
+}
+
+function adviceOn(error: ConnectError): string {
   switch (error.reason.code) {
     case 'ENOENT':
     case 'ECONNREFUSED':

@@ -24,7 +24,7 @@ import { encodeFailure, socketClosed } from './answers.js';
 import type { CallAudit } from './call-audit.js';
 import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
-import { adviceOn, ConnectError, lostError } from './daemon-errors.js';
+import { ConnectError, explain, lostError } from './daemon-errors.js';
 import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
 import { HeldCalls } from './held-calls.js';
 import type { ReadGate } from './read-gate.js';
@@ -372,10 +372,7 @@ export class Relay implements LinkOwner {
     }
     if (failure !== null && !this.closed) {
       const { id } = this.client;
-      const reason = failure instanceof Error ? failure.message : String(failure);
-      this.log.warning(
-        `client ${id}: cannot open ${link.endpoint.daemon}: ${reason}${adviceOn(failure)}`,
-      );
+      this.log.warning(`client ${id}: cannot open ${link.endpoint.daemon}: ${explain(failure)}`);
     }
     for (const frame of waiting) {
       if (failure === null) this.dispatch(frame, 0, frame.length);

@@ -34,7 +34,7 @@ import {
 import type { TypedParameter } from '../rpc/typed-parameters.js';
 import { XdrError } from '../rpc/xdr-reader.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
-import { LayeredStream } from '../transport/layered-stream.js';
+import { LayeredStream, LayerError } from '../transport/layered-stream.js';
 import { Outbox } from '../transport/outbox.js';
 import {
   alreadyOpen,
@@ -52,7 +52,7 @@ import {
 import { CallAudit, type AuditedClient, type AuditTrail } from './call-audit.js';
 import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
 import type { DaemonDirectory } from './daemon-directory.js';
-import { adviceOn } from './daemon-errors.js';
+import { explain } from './daemon-errors.js';
 import type { Connect } from './daemon-link.js';
 import {
   auditedIdentity,
@@ -237,7 +237,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   closed(error: Error | null): void {
     if (this.isUnheard) this.close(leftUnheard, 'warning');
-    else this.close(error === null ? 'the client left' : error.message);
+    else if (error === null) this.close('the client left');
+    else this.close(error.message, error instanceof LayerError ? 'warning' : 'info');
   }
 
   // Frames
@@ -310,7 +311,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   /** Whatever follows passes through the layer; bytes that came in clear behind the login do not count as such. */
   private addLayer(layer: NonNullable<LoginResult['layer']>): void {
     if (this.framer.midFrame) {
-      this.close('sent bytes outside the SASL layer');
+      this.close('sent bytes outside the SASL layer', 'warning');
       return;
     }
     this.stream = new LayeredStream(this.stream, layer);
@@ -480,10 +481,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       (error: unknown) => {
         if (!this.transition(['opening'], 'loggedIn')) return;
         this.relay = null;
-        const reason = error instanceof Error ? error.message : String(error);
-        log.warning(
-          `${this.description}: cannot open '${name ?? ''}': ${reason}${adviceOn(error)}`,
-        );
+        log.warning(`${this.description}: cannot open '${name ?? ''}': ${explain(error)}`);
         this.answer(encodeFailure(call, error));
         relay.failHeld(notOpen);
         this.retryLarge();

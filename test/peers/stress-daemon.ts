@@ -107,6 +107,11 @@ export class StressDaemon {
     return this.sockets.size;
   }
 
+  /** Bytes that the other ends do not take. */
+  get queuedBytes(): number {
+    return [...this.sockets].reduce((sum, { socket }) => sum + socket.writableLength, 0);
+  }
+
   /** Leaves a client's echo calls unanswered from now on. */
   withhold(client: number): void {
     this.withheld.set(client, []);

@@ -298,7 +298,9 @@ describe('the life of virtproxyd', function () {
       pidFile = join(directory, 'virtproxyd.pid');
       socket = join(directory, 'libvirt-sock');
       daemon = null;
-      await writeFile(conf, `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\n`);
+      // The default output in the background is a file of the machine's.
+      const outputs = 'log_outputs = "3:stderr"\n';
+      await writeFile(conf, `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\n${outputs}`);
       const routes = `[routes]\nqemu = ${qemu.path}\n`;
       await writeFile(join(directory, 'virtproxyd-cluster.ini'), routes);
     });

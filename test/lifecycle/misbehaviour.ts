@@ -1,0 +1,92 @@
+/**
+ * Makes worker processes misbehave without a hook in the program: loaded into the proxy's processes by NODE_OPTIONS, it
+ * acts in workers alone, on files in a directory and on a signal.
+ */
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const variable = 'STRESS_MISBEHAVIOUR';
+
+/** The signal on which a worker does what it was ordered. */
+const signal = 'SIGUSR1';
+
+/** `throw`: an exception nobody catches; `exhaust`: takes memory until there is none; `hang`: never comes back. */
+export const orders = ['throw', 'exhaust', 'hang'] as const;
+export type Order = (typeof orders)[number];
+
+/** `load`: before the program's first line; `start`: when it has its configuration. */
+export type Moment = 'load' | 'start';
+
+/** The test's side: what to start the proxy with, and how to give orders. */
+export class Misbehaviour {
+  private readonly directory = mkdtempSync(join(tmpdir(), 'vp-'));
+
+  /** Forgets all orders. */
+  end(): void {
+    rmSync(this.directory, { recursive: true });
+  }
+
+  /** `heapMegabytes` is the most memory a worker's heap may have. */
+  env(heapMegabytes = 512): Record<string, string> {
+    const options = `--import=${import.meta.url} --max-old-space-size=${heapMegabytes}`;
+    return { NODE_OPTIONS: options, [variable]: this.directory };
+  }
+
+  /** Has all workers forked from now on crash, or not any more. */
+  crash(moment: Moment, on: boolean): void {
+    const file = join(this.directory, moment);
+    if (on) writeFileSync(file, '');
+    else rmSync(file, { force: true });
+  }
+
+  order(worker: number, order: Order): void {
+    writeFileSync(join(this.directory, 'order'), order);
+    process.kill(worker, signal);
+  }
+
+  /** When workers were forked, in milliseconds since the epoch. */
+  forks(): number[] {
+    const file = join(this.directory, 'forks');
+    return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').map(Number) : [];
+  }
+}
+
+const directory = process.env[variable];
+if (directory !== undefined && process.argv[1]?.endsWith('/lib/worker/main.js') === true) {
+  appendFileSync(join(directory, 'forks'), `${Date.now()}\n`);
+  if (existsSync(join(directory, 'load'))) throw new Error('told to crash when loaded');
+  process.on(signal, () => obey(readFileSync(join(directory, 'order'), 'utf8') as Order));
+  const on = process.on.bind(process);
+  process.on = ((event: string, listener: (...args: unknown[]) => void) => {
+    // What a worker listens to once it has its configuration.
+    if (event === 'message' && existsSync(join(directory, 'start'))) {
+      throw new Error('told to crash at start');
+    }
+    return on(event, listener);
+  }) as typeof process.on;
+}
+
+function obey(order: Order): void {
+  switch (order) {
+    case 'throw':
+      throw new Error('told to throw');
+    case 'exhaust':
+      exhaust();
+      break;
+    case 'hang':
+      for (;;);
+  }
+}
+
+function exhaust(): never {
+  const hoard: unknown[] = [];
+  for (;;) hoard.push(Array.from({ length: 1000 }, Math.random));
+}

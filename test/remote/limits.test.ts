@@ -1,0 +1,275 @@
+import { rm } from 'node:fs/promises';
+import { createConnection, type Socket } from 'node:net';
+import { expect } from 'chai';
+import { procedure } from '../../lib/rpc/session-messages.js';
+import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
+import { account, python, type ClientProcess } from '../peers/clients.js';
+import { connectedClient } from '../peers/connected-client.js';
+import { LogWatch } from '../peers/log-watch.js';
+import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
+import { freePorts } from '../peers/ports.js';
+import { Proxy, type ProxyOptions } from '../peers/proxy.js';
+import { RawClient } from '../peers/raw-client.js';
+import { beginTls, connectTcp, connectTls } from '../peers/remote-client.js';
+import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
+import { encodeSaslStart } from '../peers/sasl-frames.js';
+import { sharedHost } from '../peers/shared-host.js';
+import { freshDirectory, until } from '../peers/waiting.js';
+
+const obstacle = whyNoHost() ?? certificatesLacking() ?? saslAccountsLacking();
+
+/** Prints the milliseconds that each of argv[2] connections to argv[1] took until its first call was answered. */
+const timingScript = `
+import libvirt, sys, time
+for _ in range(int(sys.argv[2])):
+    start = time.monotonic()
+    connection = libvirt.open(sys.argv[1])
+    connection.getHostname()
+    print((time.monotonic() - start) * 1000)
+    connection.close()
+`;
+
+/** A stranger who is back as soon as it is thrown out, until it is stopped. */
+class Stranger {
+  connections = 0;
+  private socket: Socket;
+  private stopped = false;
+
+  /** `bytes` are all it ever sends. */
+  constructor(
+    private readonly port: number,
+    private readonly bytes: Buffer | null,
+  ) {
+    this.socket = this.connect();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.socket.destroy();
+  }
+
+  private connect(): Socket {
+    this.connections++;
+    const socket = createConnection({ host: '127.0.0.1', port: this.port });
+    if (this.bytes !== null) socket.write(this.bytes);
+    socket.on('error', () => undefined);
+    socket.resume();
+    socket.on('close', () => {
+      if (!this.stopped) this.socket = this.connect();
+    });
+    return socket;
+  }
+}
+
+/** The first bytes of a ClientHello of 512 bytes. */
+const halfHandshake = Buffer.from('16030102000100', 'hex');
+
+describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () => {
+  let directory: string;
+  let host: ModularHost;
+  let accounts: SaslAccounts;
+  let ca: Authority;
+  let files: Record<string, string>;
+  let tls: { port: number; ca: string; certificate: { cert: string; key: string } };
+  let tcp: number;
+  let proxy: Proxy;
+  let strangers: { destroy(): void }[] = [];
+
+  before(async function () {
+    if (obstacle !== undefined) this.skip();
+    host = await sharedHost();
+    directory = await freshDirectory();
+    ca = Authority.create(directory, 'authority');
+    const server = ca.issue('server', { purpose: purpose.server });
+    files = { ca_file: ca.cert, cert_file: server.cert, key_file: server.key };
+    accounts = await SaslAccounts.create({
+      directory,
+      mechanisms: 'DIGEST-MD5',
+      users: { fred: 'password' },
+    });
+    const [tcpPort, tlsPort] = (await freePorts(2)) as [number, number];
+    tcp = tcpPort;
+    tls = { port: tlsPort, ca: ca.cert, certificate: ca.issue('client') };
+  });
+  afterEach(async () => {
+    for (const stranger of strangers.splice(0)) stranger.destroy();
+    await proxy.stop();
+  });
+  after(async () => {
+    if (obstacle === undefined) await rm(directory, { recursive: true, force: true });
+  });
+
+  /** Starts a proxy that listens on TCP with SASL, and on TLS. */
+  async function start({
+    conf,
+    cluster,
+  }: Pick<ProxyOptions, 'cluster'> & { conf?: object } = {}): Promise<void> {
+    proxy = await Proxy.start({
+      conf: {
+        ...files,
+        listen_tcp: 1,
+        listen_tls: 1,
+        tcp_port: String(tcp),
+        tls_port: String(tls.port),
+        ...conf,
+      },
+      cluster: `${host.routesIni()}[cluster]\n${cluster ?? ''}\n`,
+      env: accounts.serverEnv,
+    });
+  }
+
+  const keep = <Peer extends { destroy(): void }>(peer: Peer): Peer => {
+    strangers.push(peer);
+    return peer;
+  };
+  const stranger = async (): Promise<RawClient> => keep(await connectTcp(tcp));
+  const asks = (client: RawClient): Promise<unknown> => client.call(procedure.authList);
+
+  /** Root comes and goes, which takes longer than any other client would wait if it were let in. */
+  async function rootIsServed(): Promise<void> {
+    const root = await proxy.open();
+    root.destroy();
+  }
+
+  it('let a client in within a second at the 99th percentile, whatever 500 idle strangers and 200 half-done handshakes do', async function () {
+    this.timeout(60_000);
+    await start();
+    const crowd = [
+      ...Array.from({ length: 500 }, () => new Stranger(tcp, null)),
+      ...Array.from({ length: 200 }, () => new Stranger(tls.port, halfHandshake)),
+    ];
+    keep({ destroy: () => crowd.forEach((one) => one.stop()) });
+    await until(() => crowd.filter(({ connections }) => connections > 1).length > 100, {
+      what: 'strangers to be thrown out',
+    });
+    const pki = await ca.pkiDirectory('pki', tls.certificate);
+    const uri = `qemu+tls://localhost:${tls.port}/system?pkipath=${pki}`;
+    const { stdout, stderr } = await python(timingScript, [uri, '100'], { timeoutMs: 60_000 });
+    expect(stderr).to.equal('');
+    const times = stdout
+      .trim()
+      .split('\n')
+      .map(Number)
+      .sort((a, b) => a - b);
+    process.stdout.write(
+      `${times[50]} ${times[90]} ${times[98]} ${times[99]} churn ${crowd.reduce((n, c) => n + c.connections, 0)}\n`,
+    );
+    expect(times).to.have.length(100);
+    expect(times[98]).to.be.below(1000);
+  });
+
+  it('give up clients that have not logged in and opened in time', async () => {
+    await start({ cluster: 'login_timeout = 1' });
+    const log = new LogWatch(proxy);
+    const began = performance.now();
+    const idle = await stranger();
+    const halfDone = keep(await connectTcp(tls.port));
+    halfDone.send(halfHandshake);
+    const inside = keep(await connectTls(tls));
+    const exchanging = await stranger();
+    await exchanging.call(procedure.authSaslInit);
+    await exchanging.call(procedure.authSaslStart, encodeSaslStart('DIGEST-MD5', null));
+    await Promise.all([idle.end, halfDone.end, inside.end, exchanging.end]);
+    expect(performance.now() - began).to.be.within(900, 5000);
+    await log.line(
+      /\(tcp, \S+\): nothing opened, 0 bytes in, .*did not log in and open within 1 seconds/,
+    );
+    await log.line(
+      /\(tls, \S+\) was refused: It did not finish its TLS handshake within 1 seconds/,
+    );
+    await log.line(
+      /\(tls, \S+, DN CN=client\): nothing opened, 0 bytes in, .*did not log in and open/,
+    );
+    await log.line(/\(tcp, \S+\): nothing opened, [1-9]\d* bytes in, .*did not log in and open/);
+    expect(log.lines.filter((line) => line.includes(' warning : '))).to.have.length(4);
+  });
+
+  describe('of all clients together', () => {
+    beforeEach(() =>
+      start({
+        conf: {
+          auth_tcp: 'none',
+          max_clients: 4,
+          max_anonymous_clients: 4,
+          unix_sock_rw_perms: '0777',
+        },
+      }),
+    );
+
+    it('let the next one wait until one leaves, and root in all the same', async () => {
+      const first = keep(await connectTls(tls));
+      await asks(first);
+      const [second, third] = [await stranger(), await stranger()];
+      await asks(second);
+      await asks(third);
+      const local: ClientProcess = await connectedClient(proxy.uri(), { user: account('nobody') });
+      const [fifth, sixth] = [await stranger(), await stranger()];
+      const answers = [asks(fifth), asks(sixth)];
+      await rootIsServed();
+      expect([fifth.bytesReceived, sixth.bytesReceived]).to.deep.equal([0, 0]);
+
+      first.destroy();
+      await answers[0];
+      await rootIsServed();
+      expect(sixth.bytesReceived).to.equal(0);
+
+      await local.kill();
+      await answers[1];
+      expect([second.ended, third.ended, fifth.ended]).to.deep.equal([false, false, false]);
+    });
+  });
+
+  describe('of clients that have not logged in', () => {
+    it('let the oldest silent one give way', async () => {
+      await start({ conf: { max_anonymous_clients: 3 } });
+      const silent = [
+        await stranger(),
+        keep(await connectTcp(tls.port)),
+        await stranger(),
+      ] as const;
+      const next = await stranger();
+      await asks(next);
+      await silent[0].end;
+      expect([silent[1].ended, silent[2].ended]).to.deep.equal([false, false]);
+      // A handshake in progress is nothing said.
+      await asks(await stranger());
+      await silent[1].end;
+      expect([silent[2].ended, next.ended]).to.deep.equal([false, false]);
+    });
+
+    it('do not disturb those that are logging in', async () => {
+      await start({ conf: { max_anonymous_clients: 2 } });
+      const [first, second] = [await stranger(), await stranger()];
+      await asks(first);
+      await asks(second);
+      const third = await stranger();
+      const answer = asks(third);
+      await rootIsServed();
+      expect(third.bytesReceived).to.equal(0);
+      first.destroy();
+      await answer;
+      expect(second.ended).to.be.false;
+    });
+
+    it('do not count those that have', async () => {
+      await start({ conf: { max_anonymous_clients: 1 } });
+      const inside = [await connectTls(tls), await connectTls(tls), await connectTls(tls)].map(
+        keep,
+      );
+      for (const client of inside) await asks(client);
+      const handshake = keep(beginTls(tls));
+      await asks(await stranger());
+      handshake.destroy();
+      expect(inside.map(({ ended }) => ended)).to.deep.equal([false, false, false]);
+    });
+
+    it('are none with max_anonymous_clients = 0', async () => {
+      await start({ conf: { max_anonymous_clients: 0 } });
+      const all = await Promise.all(Array.from({ length: 40 }, stranger));
+      await asks(await stranger());
+      await rootIsServed();
+      await asks(await stranger());
+      expect(all.filter(({ ended }) => ended)).to.deep.equal([]);
+    });
+  });
+});
