@@ -12,7 +12,9 @@ import {
   type WorkerBounds,
   type WorkerFigures,
 } from './backend.js';
+import { notOwner } from './errors.js';
 import type { Administered } from './procedures.js';
+import { refuse } from './refusal.js';
 
 /** Source: the admin_ keys of virtproxyd.conf. */
 export interface AdminSettings extends AdminSessionSettings {
@@ -78,7 +80,7 @@ export class AdminServer implements AdministeredServer {
       this.log.warning(
         `refused process ${peer.pid} of uid ${peer.uid} on the admin socket: only uid ${this.ownUid} may use it`,
       );
-      stream.destroy();
+      refuse(stream, notOwner(this.ownUid));
       return;
     }
     this.waiting.push({ stream, peer, connectedAt: Date.now() });

@@ -23,6 +23,13 @@ export const noServer = (name: string, procedure: number): RpcError =>
 export const noClient = (id: bigint, procedure: number): RpcError =>
   new RpcError(errorCode.noClient, lookupDomain(procedure), `No client with matching ID '${id}'`);
 
+export const notOwner = (uid: number): RpcError =>
+  new RpcError(
+    errorCode.operationDenied,
+    errorDomain.rpc,
+    `this daemon is administered by the user it runs as alone, uid ${uid}`,
+  );
+
 export const unknownFlags = (flags: number): RpcError =>
   new RpcError(
     errorCode.invalidArgument,

@@ -5,6 +5,7 @@ import { checkConfiguration } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
 import { ConfigError } from '../config/errors.js';
 import { modeOf } from '../config/paths.js';
+import { inheritedSockets } from '../primary/socket-activation.js';
 import { Inheritance } from '../primary/succession.js';
 import { BackgroundProcess, startInBackground } from './daemonise.js';
 import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
@@ -62,6 +63,7 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
         pidFile,
         directory,
         release: packageVersion(),
+        activated: inheritedSockets(process.env, process.pid, configuration.conf),
         readConfiguration: () => readConfiguration(options),
       },
       configuration,

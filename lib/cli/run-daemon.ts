@@ -1,7 +1,9 @@
 import type { Configuration } from '../config/configuration.js';
 import { LogControl } from '../logging/log-control.js';
+import { Logger } from '../logging/logger.js';
 import type { Inheritance } from '../primary/succession.js';
 import { Primary, type PrimaryOptions } from '../primary/primary.js';
+import { ServiceManager } from '../primary/service-manager.js';
 import { leaveTerminal } from './daemonise.js';
 
 /**
@@ -17,7 +19,9 @@ export async function runDaemon(
   const { daemon, verbose } = options;
   const logging = new LogControl(configuration, { daemon, verbose, env: process.env });
   process.on('exit', () => logging.flush());
-  const primary = new Primary(options, configuration, logging);
+  const debug = new Logger('service-manager', logging.threshold, logging.sink);
+  const serviceManager = new ServiceManager(process.env, (line) => debug.debug(line));
+  const primary = new Primary(options, configuration, serviceManager, logging);
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGQUIT', 'SIGTERM'] as const) {
     process.on(signal, () => {

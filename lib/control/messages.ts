@@ -83,11 +83,15 @@ export interface ProvenIdentity {
   readonly x509Name: string | null;
 }
 
+/** How far a client has come that has not logged in: nowhere, begun a TLS handshake, finished it or sent a frame. */
+export const loginStages = ['silent', 'handshake', 'login'] as const;
+export type LoginStage = (typeof loginStages)[number];
+
 /** What a worker says of one client. */
 export type ClientMessage =
   /** The socket has arrived: the primary may close its copy. */
   | { readonly kind: 'taken'; readonly id: number }
   /** It has sent a whole frame, or finished its TLS handshake. */
-  | { readonly kind: 'spoke'; readonly id: number }
+  | { readonly kind: 'spoke'; readonly id: number; readonly stage: LoginStage }
   | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
   | { readonly kind: 'closed'; readonly id: number };

@@ -29,7 +29,10 @@ export interface AuditEntry {
   readonly duration_ms: number;
 }
 
-/** The file of `[log] audit`: one JSON object a line. It is never waited for; what it cannot take is counted. */
+/**
+ * The file of `[log] audit`: one JSON object a line. Workers send their entries to the primary rather than write
+ * themselves, since a write may wait for the disk, and the relay must not. What the file cannot take is counted.
+ */
 export class AuditFile {
   private readonly carrier: DescriptorCarrier;
   private readonly queue: LineQueue;

@@ -1,5 +1,10 @@
 import type { Socket } from 'node:net';
-import type { ClientIntroduction, ProvenIdentity } from '../control/messages.js';
+import {
+  loginStages,
+  type ClientIntroduction,
+  type LoginStage,
+  type ProvenIdentity,
+} from '../control/messages.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /** A connection from its accepting to its end, whichever worker serves it. */
@@ -11,23 +16,31 @@ export interface Client {
   socket: Socket | null;
   /** The worker it was given to. */
   worker: WorkerProcess | null;
-  /** When it last sent a frame or finished a TLS handshake before logging in; null: never. */
-  spokeAt: number | null;
+  /** When its worker took it, or heard of it before it had logged in; null until taken. Milliseconds since the epoch. */
+  silentSince: number | null;
+  stage: LoginStage;
   loggedIn: boolean;
   /** Null until a login has shown it. */
   identity: ProvenIdentity | null;
 }
 
-/** Milliseconds a connection may be silent before it has said anything at all. */
-export const strangerPatience = 100;
+/**
+ * Milliseconds that a client may be silent at each stage before it has to give way. A real one begins as soon as it is
+ * connected, and goes on with its handshake after a round trip, but its user may have to type a password.
+ */
+const patience: Readonly<Record<LoginStage, number>> = {
+  silent: 100,
+  handshake: 1000,
+  login: 5000,
+};
 
-/** The same for a remote one that has begun to log in. Local ones may be waiting for their user at a polkit prompt. */
-const loginPatience = 5000;
-
-function patienceWith({ spokeAt, introduction }: Client): number {
-  if (spokeAt === null) return strangerPatience;
-  return introduction.transport === 'unix' ? Infinity : loginPatience;
+function patienceWith({ stage, introduction }: Client): number {
+  // Local users may be at a prompt of polkit's, which has its own end.
+  if (stage === 'login' && introduction.transport === 'unix') return Infinity;
+  return patience[stage];
 }
+
+const stageOf = ({ stage }: Client): number => loginStages.indexOf(stage);
 
 /** Every client that workers serve, over all sockets. */
 export class ClientRegistry {
@@ -63,12 +76,14 @@ export class ClientRegistry {
     return this.byId.get(id);
   }
 
-  /** Who gives way to a new client at `now`: the oldest of those silent for too long, if any. */
+  /** Who gives way to a new client at `now`: of those silent for too long the oldest of the earliest stage, if any. */
   leastWelcome(now: number): Client | null {
+    let least: Client | null = null;
     for (const client of this.anonymous) {
-      if (now - (client.spokeAt ?? client.connectedAt) >= patienceWith(client)) return client;
+      if (now - (client.silentSince ?? now) < patienceWith(client)) continue;
+      if (least === null || stageOf(client) < stageOf(least)) least = client;
     }
-    return null;
+    return least;
   }
 
   loggedIn(client: Client, identity: ProvenIdentity): void {

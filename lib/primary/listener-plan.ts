@@ -5,7 +5,7 @@ import type { Configuration } from '../config/configuration.js';
 import { keyFault, placeOfKey } from '../config/key-fault.js';
 import { groupId } from '../native/accounts.js';
 import { servicePort } from '../native/services.js';
-import type { ListenerSettings, SocketFile } from './listener.js';
+import type { ListenerRole, ListenerSettings, SocketFile } from './listener.js';
 
 /** A listening socket that the configuration asks for. */
 export type PlannedListener = {
@@ -14,6 +14,8 @@ export type PlannedListener = {
   readonly place: string | null;
 } & (
   | { readonly file: SocketFile }
+  /** One that is there already. */
+  | { readonly isOpen: true }
   | {
       readonly address: string;
       readonly port: number;
@@ -31,13 +33,12 @@ export async function planListeners(configuration: Configuration): Promise<Plann
   return plan;
 }
 
-export type ListenerRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
-
 /** What a listener does with the connections it accepts, by the part it plays. */
 export function listenerSettings(
   { conf }: Configuration,
   role: ListenerRole,
   name: string,
+  isActivated = false,
 ): ListenerSettings {
   const roles = {
     rw: { transport: 'unix', auth: conf.auth_unix_rw, readOnly: false },
@@ -47,11 +48,11 @@ export function listenerSettings(
     tcp: { transport: 'tcp', auth: conf.auth_tcp, readOnly: false },
     tls: { transport: 'tls', auth: conf.auth_tls, readOnly: false },
   } as const;
-  const isAdmin = role === 'admin';
-  const queue = isAdmin ? conf.admin_max_queued_clients : conf.max_queued_clients;
+  const queue = role === 'admin' ? conf.admin_max_queued_clients : conf.max_queued_clients;
   return {
-    serves: isAdmin ? 'admin' : 'clients',
     ...roles[role],
+    role,
+    isActivated,
     name,
     backlog: queue || defaultBacklog,
   };

@@ -125,6 +125,7 @@ export class ListenerSet {
   ): Promise<Listener | null> {
     const { settings } = planned;
     if ('file' in planned) return Listener.onPath(settings, planned.file);
+    if ('isOpen' in planned) return null;
     const { address, port, optional } = planned;
     try {
       return Listener.onAddress(settings, address, port);

@@ -10,10 +10,15 @@ import {
   setBacklog,
 } from '../native/listening-socket.js';
 
+/** The part a listener plays. */
+export type ListenerRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
+
 /** What a listener does with the connections it accepts. */
 export interface ListenerSettings {
   /** Who is expected: clients of the proxy, or administrators. */
-  readonly serves: 'clients' | 'admin';
+  readonly role: ListenerRole;
+  /** It listened before this program did: the service manager opened it, and keeps it. */
+  readonly isActivated: boolean;
   readonly transport: Transport;
   readonly auth: AuthMethod;
   readonly readOnly: boolean;

@@ -1,5 +1,6 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
@@ -11,13 +12,16 @@ import { raiseOpenFilesLimit } from '../native/descriptors.js';
 import { handleOf, SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
 import { IdleClock } from './idle-clock.js';
-import { planListeners } from './listener-plan.js';
-import { Listener } from './listener.js';
+import { runHooks, type HookEvent } from './hooks.js';
+import { listenerSettings, planListeners, type PlannedListener } from './listener-plan.js';
+import { Listener, type ListenerSettings } from './listener.js';
 import { ListenerSet, type ListenerChange } from './listener-set.js';
 import { localPeer } from './local-peer.js';
 import { PidFile } from './pid-file.js';
 import { checkPrerequisites } from './prerequisites.js';
 import { Reception, type ClientLimits } from './reception.js';
+import type { ServiceManager } from './service-manager.js';
+import { missingSockets, type InheritedSocket } from './socket-activation.js';
 import { Successor, type Inheritance } from './succession.js';
 import { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
@@ -38,10 +42,18 @@ export interface PrimaryOptions {
   /** The program's: `MAJOR.MINOR.PATCH`. */
   readonly release: string;
   readonly verbose: boolean;
+  /** Sockets that the service manager opened; if there are any, no others are opened. */
+  readonly activated: readonly InheritedSocket[];
 }
 
 /** Generations that may drain at a time, beside the one that serves. */
 const maxDraining = 2;
+
+/** Milliseconds between reports to the service manager. */
+const statusInterval = 10_000;
+
+/** Seconds that the administrator's hooks may take, each. */
+const hookTimeoutSeconds = 30;
 
 /** Milliseconds between looks whether a reload or an upgrade that waits may go on. */
 const waitInterval = 100;
@@ -63,6 +75,8 @@ export class Primary {
   private reloading: Promise<void> | null = null;
   private reloadAgain = false;
   private started = false;
+  /** What became of the last reload, for the service manager. */
+  private news = 'not reloaded yet';
   /** A change of the listening sockets that is prepared and not made. */
   private pendingChange: ListenerChange | null = null;
   /** Set while a successor comes up and takes over; aborting it ends a successor that is not ready. */
@@ -73,6 +87,7 @@ export class Primary {
   constructor(
     private readonly options: PrimaryOptions,
     private configuration: Configuration,
+    private readonly serviceManager: ServiceManager,
     /** What the admin socket may change of the log, too. */
     readonly logging: LogControl,
   ) {
@@ -125,7 +140,10 @@ export class Primary {
 
   /** Resolves when the first worker serves. On an error nothing is left behind. */
   async start(inheritance: Inheritance | null): Promise<void> {
-    const { configuration, options } = this;
+    const { options } = this;
+    this.adopt(inheritance);
+    this.configuration = this.underActivation(this.configuration);
+    const { configuration } = this;
     const { paths, cluster, warnings, conf } = configuration;
     for (const warning of warnings) this.log.warning(warning);
     this.checkDescriptors(conf.max_clients);
@@ -135,13 +153,9 @@ export class Primary {
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
       const setup = this.setupFor(configuration, this.logging.forWorkers);
-      for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
-        this.listeners.adopt(Listener.inherited(settings, fd, path));
-      }
-      // The predecessor may have to go on with them.
-      this.listeners.share(true);
       const change = await this.prepareListeners(configuration);
       await this.pool.start(setup, cluster.workers);
+      if (inheritance === null) await this.runHooks('start');
       if (inheritance !== null) {
         await inheritance.ready();
         this.pidFile = PidFile.acquire(pidFile);
@@ -157,6 +171,9 @@ export class Primary {
     }
     this.idleClock.look();
     this.log.info(`serving on ${this.listeners.names.join(', ')}`);
+    this.serviceManager.ready();
+    this.serviceManager.startWatchdog(() => true);
+    this.startReporting();
     if (this.reloadAgain) void this.reload();
   }
 
@@ -222,13 +239,17 @@ export class Primary {
         this.reloadAgain = true;
         return;
       }
+      this.serviceManager.reloading();
+      await this.runHooks('reload');
       await this.reloadOnce();
       this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
+      this.serviceManager.reloaded(this.status('the last reload succeeded'));
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       for (const line of reason.split('\n')) {
         this.log.error(`reload failed, the old configuration stays in force: ${line}`);
       }
+      this.serviceManager.reloaded(this.status(`the last reload failed: ${reason}`));
     }
     if (this.wantsReload) await this.reloadAll();
   }
@@ -242,7 +263,7 @@ export class Primary {
   }
 
   private async reloadOnce(): Promise<void> {
-    const configuration = this.options.readConfiguration();
+    const configuration = this.underActivation(this.options.readConfiguration());
     const logChange = this.logging.prepare(configuration);
     try {
       await this.changeTo(configuration, logChange);
@@ -287,8 +308,75 @@ export class Primary {
     return true;
   }
 
+  /** Takes over the sockets that a predecessor or the service manager listens on already. */
+  private adopt(inheritance: Inheritance | null): void {
+    for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
+      this.listeners.adopt(Listener.inherited(settings, fd, path));
+    }
+    for (const { fd, role, name } of this.options.activated) {
+      const settings = listenerSettings(this.configuration, role, name, true);
+      this.listeners.adopt(Listener.inherited(settings, fd, null));
+    }
+    const roles = this.configuration.mode === 'system' ? undefined : (['rw', 'admin'] as const);
+    for (const line of missingSockets(this.options.activated, roles)) this.log.warning(line);
+    // The predecessor may have to go on with them.
+    this.listeners.share(true);
+  }
+
+  private get activatedSettings(): ListenerSettings[] {
+    return [...this.listeners.all]
+      .map(({ settings }) => settings)
+      .filter(({ isActivated }) => isActivated);
+  }
+
+  /** Under socket activation the service manager decides what there is to listen on. */
+  private underActivation(configuration: Configuration): Configuration {
+    const roles = this.activatedSettings.map(({ role }) => role);
+    if (roles.length === 0) return configuration;
+    const conf = {
+      ...configuration.conf,
+      listen_tcp: roles.includes('tcp'),
+      listen_tls: roles.includes('tls'),
+    };
+    return { ...configuration, conf };
+  }
+
+  private plan(configuration: Configuration): Promise<PlannedListener[]> {
+    const activated = this.activatedSettings;
+    if (activated.length === 0) return planListeners(configuration);
+    return Promise.resolve(
+      activated.map(({ role, name }) => ({
+        settings: listenerSettings(configuration, role, name, true),
+        place: null,
+        isOpen: true,
+      })),
+    );
+  }
+
+  private runHooks(event: HookEvent): Promise<void> {
+    return runHooks(event, {
+      file: this.configuration.paths.hookFile,
+      env: process.env,
+      timeoutSeconds: hookTimeoutSeconds,
+      log: this.log.for('hook'),
+    });
+  }
+
+  /** For `systemctl status`. */
+  private status(news: string): string {
+    this.news = news;
+    return `${this.reception.clients.size} clients, ${this.pool.live.length} workers; ${news}`;
+  }
+
+  /** Tells the service manager how things stand, now and from time to time. */
+  private startReporting(): void {
+    const report = (): void => this.serviceManager.status(this.status(this.news));
+    report();
+    setInterval(report, statusInterval).unref();
+  }
+
   private async prepareListeners(configuration: Configuration): Promise<ListenerChange> {
-    const change = await this.listeners.prepare(await planListeners(configuration));
+    const change = await this.listeners.prepare(await this.plan(configuration));
     this.pendingChange = change;
     if (this.stopping !== null) {
       this.abandonListeners();
@@ -318,6 +406,8 @@ export class Primary {
     this.listeners.close();
     this.pidFile?.handOver();
     this.pidFile = null;
+    this.serviceManager.mainPid(successor.pid);
+    this.serviceManager.stop();
     successor.go();
     // It was meant for whoever serves.
     if (this.reloadAgain) successor.reload();
@@ -331,7 +421,7 @@ export class Primary {
     return Successor.start({
       heirlooms: [...this.listeners.all].map(({ settings, fd, path }) => ({ settings, fd, path })),
       directory,
-      env: process.env,
+      env: { ...process.env, ...this.serviceManager.environment },
       complaint: daemon ? (line) => this.log.error(`new version: ${line}`) : null,
       signal,
     });
@@ -357,7 +447,7 @@ export class Primary {
   }
 
   private connected(listener: Listener, socket: Socket): void {
-    if (listener.settings.serves !== 'admin') {
+    if (listener.settings.role !== 'admin') {
       this.reception.connected(listener, socket);
       return;
     }
@@ -396,12 +486,15 @@ export class Primary {
   private async end(reason: string): Promise<void> {
     this.listeners.close();
     this.log.info(`stopping: ${reason}`);
+    this.serviceManager.stopping();
     this.idleClock.stop();
     this.watch.stop();
     if (this.successor === null) this.upgrading?.abort();
     this.reception.close();
     await this.pool.stop(this.configuration.cluster.stop_timeout);
     this.admin.close('the proxy is stopping');
+    if (this.successor === null) await this.runHooks('shutdown');
+    this.serviceManager.stop();
     this.removeFiles();
   }
 
@@ -456,10 +549,17 @@ function limitsOf({ conf }: Configuration): ClientLimits {
 function makeRunDirectory(configuration: Configuration): void {
   const { mode, paths } = configuration;
   try {
-    mkdirSync(paths.runDirectory, { recursive: true, mode: mode === 'system' ? 0o755 : 0o700 });
+    makeDirectory(paths.runDirectory, mode === 'system' ? 0o755 : 0o700);
   } catch (error) {
     const reason = (error as Error).message;
     const sentence = `Cannot make the directory '${paths.runDirectory}': ${reason}.`;
     throw keyFault(configuration, 'unix_sock_dir', sentence);
   }
+}
+
+/** With those above it. Node's own way never returns where the system says of a directory that is there that it is not, as in /proc. */
+function makeDirectory(path: string, mode: number): void {
+  if (existsSync(path)) return;
+  makeDirectory(dirname(path), mode);
+  mkdirSync(path, mode);
 }

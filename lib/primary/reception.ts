@@ -3,7 +3,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { ClientIntroduction, ClientMessage } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { handleOf, type SocketHandle } from '../transport/socket-stream.js';
-import { ClientRegistry, strangerPatience, type Client } from './client-registry.js';
+import { ClientRegistry, type Client } from './client-registry.js';
 import type { Listener } from './listener.js';
 import { localPeer } from './local-peer.js';
 import type { WorkerProcess } from './worker-process.js';
@@ -16,6 +16,15 @@ export interface ClientLimits {
   /** Accepted connections that may wait for a place. */
   readonly maxWaiting: number;
 }
+
+/** Milliseconds between looks whether there is room for those that wait. */
+const retryInterval = 25;
+
+/** Milliseconds for which a connection that waits counts as having come just now. */
+const newcomerTime = 300;
+
+/** Silent connections that give way without a further line in the log. */
+const gaveWayPerWarning = 1000;
 
 /** Gives a client to a worker; null when none is ready. */
 export type HandOver = (
@@ -35,6 +44,7 @@ export class Reception {
   private waiting: Client[] = [];
   private readonly ownUid = process.geteuid?.() ?? 0;
   private turnedAway = 0;
+  private gaveWay = 0;
   private retry: NodeJS.Timeout | null = null;
 
   constructor(
@@ -63,7 +73,8 @@ export class Reception {
       connectedAt: Date.now(),
       socket,
       worker: null,
-      spokeAt: null,
+      silentSince: null,
+      stage: 'silent',
       // A socket that asks for no login has no anonymous clients.
       loggedIn: introduction.transport !== 'tls' && introduction.auth === 'none',
       identity: null,
@@ -83,9 +94,11 @@ export class Reception {
       case 'taken':
         client.socket?.destroy();
         client.socket = null;
+        client.silentSince = Date.now();
         return;
       case 'spoke':
-        client.spokeAt = Date.now();
+        client.silentSince = Date.now();
+        client.stage = message.stage;
         return;
       case 'loggedIn':
         this.clients.loggedIn(client, message);
@@ -117,8 +130,13 @@ export class Reception {
   /** Gives clients that wait to workers, as far as limits and workers allow. */
   serveWaiting(): void {
     if (this.waiting.length === 0) return;
-    const order = this.isFullOfStrangers ? this.waiting.toReversed() : this.waiting;
-    const served = new Set(order.filter((client) => this.serve(client)));
+    const served = new Set<Client>();
+    let roomForStrangers = true;
+    for (const client of this.order()) {
+      if (!client.loggedIn && !roomForStrangers) continue;
+      if (this.serve(client)) served.add(client);
+      else roomForStrangers = false;
+    }
     this.waiting = this.waiting.filter((client) => !served.has(client));
     this.tryAgainLater();
   }
@@ -127,13 +145,24 @@ export class Reception {
   async serveAll(): Promise<void> {
     this.limits = { maxClients: Infinity, maxAnonymous: Infinity, maxWaiting: Infinity };
     this.serveWaiting();
-    while (this.waiting.length > 0) await pause(strangerPatience);
+    while (this.waiting.length > 0) await pause(retryInterval);
   }
 
   /** Turns away whoever still waits. */
   close(): void {
     if (this.retry !== null) clearTimeout(this.retry);
     for (const { socket } of this.waiting.splice(0)) socket?.destroy();
+  }
+
+  /**
+   * First come, first served; in a crowd of strangers only among those that have come just now, and then the newest: a
+   * client that comes by is not to wait for a crowd that was there before, nor for those of it that come again.
+   */
+  private order(): readonly Client[] {
+    if (!this.isFullOfStrangers) return this.waiting;
+    const since = Date.now() - newcomerTime;
+    const late = this.waiting.filter(({ connectedAt }) => connectedAt < since);
+    return [...this.waiting.slice(late.length), ...late.toReversed()];
   }
 
   /** Whether the client needs no place in the queue any more. */
@@ -159,12 +188,11 @@ export class Reception {
 
   private makeRoom(client: Client): boolean {
     const { maxClients, maxAnonymous } = this.limits;
-    if (!client.loggedIn && this.isFullOfStrangers) {
-      const other = this.clients.leastWelcome(Date.now());
-      if (other === null) return false;
-      this.giveWay(other, maxAnonymous);
-    }
-    return this.clients.size < maxClients;
+    if (client.loggedIn || !this.isFullOfStrangers) return this.clients.size < maxClients;
+    const other = this.clients.leastWelcome(Date.now());
+    if (other === null || this.clients.size > maxClients) return false;
+    this.giveWay(other, maxAnonymous);
+    return true;
   }
 
   /** Nobody tells when a silent connection has been silent for too long. */
@@ -173,11 +201,17 @@ export class Reception {
     this.retry = setTimeout(() => {
       this.retry = null;
       this.serveWaiting();
-    }, strangerPatience / 2);
+    }, retryInterval);
   }
 
   private giveWay(client: Client, limit: number): void {
     const { id } = client.introduction;
+    if (this.gaveWay++ % gaveWayPerWarning === 0) {
+      this.log.warning(
+        `max_anonymous_clients (${limit}) have not logged in: ${this.gaveWay} silent connections gave way to new ` +
+          'ones so far; if these are no strangers raise max_anonymous_clients',
+      );
+    }
     client.worker?.send({
       kind: 'closeClient',
       id,

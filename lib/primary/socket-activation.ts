@@ -4,15 +4,12 @@ import { type BoundAddress, boundAddress, isListening } from '../native/bound-ad
 import { setCloseOnExec } from '../native/descriptors.js';
 import { servicePort } from '../native/services.js';
 import { addressName } from './listener-plan.js';
-
-/** The part a listening socket plays: read-write, read-only and admin are UNIX sockets, the others TCP ones. */
-export const socketRoles = ['rw', 'ro', 'admin', 'tcp', 'tls'] as const;
-export type SocketRole = (typeof socketRoles)[number];
+import type { ListenerRole } from './listener.js';
 
 /** A listening socket that the service manager opened and keeps open. */
 export interface InheritedSocket {
   readonly fd: number;
-  readonly role: SocketRole;
+  readonly role: ListenerRole;
   /** For log lines: the path, or `address:port`. */
   readonly name: string;
 }
@@ -32,17 +29,23 @@ const firstDescriptor = 3;
 const maxDescriptors = 1024;
 
 /** The end of a unit's name for each role: virtproxyd.socket, virtproxyd-ro.socket, … */
-const unitSuffixes = { rw: '', ro: '-ro', admin: '-admin', tcp: '-tcp', tls: '-tls' } as const;
-
-const pathNames: Readonly<Record<string, SocketRole>> = {
-  'libvirt-sock': 'rw',
-  'libvirt-sock-ro': 'ro',
-  'libvirt-admin-sock': 'admin',
+const unitSuffixes: Readonly<Record<ListenerRole, string>> = {
+  rw: '',
+  ro: '-ro',
+  admin: '-admin',
+  tcp: '-tcp',
+  tls: '-tls',
 };
 
-const rolesByName = new Map<string, SocketRole>(
-  socketRoles.flatMap((role) =>
-    ['virtproxyd', 'libvirtd'].map((daemon) => [`${daemon}${unitSuffixes[role]}.socket`, role]),
+const rolesByFile = new Map<string, ListenerRole>([
+  ['libvirt-sock', 'rw'],
+  ['libvirt-sock-ro', 'ro'],
+  ['libvirt-admin-sock', 'admin'],
+]);
+
+const rolesByName = new Map<string, ListenerRole>(
+  Object.entries(unitSuffixes).flatMap(([role, suffix]) =>
+    ['virtproxyd', 'libvirtd'].map((daemon) => [`${daemon}${suffix}.socket`, role as ListenerRole]),
   ),
 );
 
@@ -80,7 +83,7 @@ export function inheritedSockets(
  */
 export function missingSockets(
   sockets: readonly InheritedSocket[],
-  roles: readonly SocketRole[] = ['rw', 'ro', 'admin'],
+  roles: readonly ListenerRole[] = ['rw', 'ro', 'admin'],
 ): string[] {
   if (sockets.length === 0) return [];
   return roles
@@ -139,8 +142,8 @@ function listeningAddress(fd: number, subject: string): BoundAddress {
   return address;
 }
 
-function roleByAddress(address: BoundAddress, ports: PortSettings): SocketRole | null {
-  if (address.family === 'unix') return pathNames[basename(address.path)] ?? null;
+function roleByAddress(address: BoundAddress, ports: PortSettings): ListenerRole | null {
+  if (address.family === 'unix') return rolesByFile.get(basename(address.path)) ?? null;
   if (address.port === portNumber(ports.tls_port)) return 'tls';
   return address.port === portNumber(ports.tcp_port) ? 'tcp' : null;
 }

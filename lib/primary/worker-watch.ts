@@ -10,6 +10,9 @@ const heartbeatPatience = 15_000;
 /** Milliseconds between looks at what the workers use. */
 const usageInterval = 5000;
 
+/** Milliseconds that pidusage keeps a process's file open and its last figures, from which the next are reckoned. */
+const usageMemory = 2 * usageInterval;
+
 /** Watches over the workers' health: replaces those that hang or have grown too large. */
 export class WorkerWatch {
   private readonly heartbeat: NodeJS.Timeout;
@@ -56,7 +59,7 @@ export class WorkerWatch {
 
   private async look(worker: WorkerProcess): Promise<void> {
     try {
-      const { cpu, memory } = await pidusage(worker.pid);
+      const { cpu, memory } = await pidusage(worker.pid, { maxage: usageMemory });
       worker.usage = { cpu, memory };
       const limit = this.maxMemory();
       if (limit === 0 || memory <= limit || worker.state !== 'ready') return;

@@ -1,12 +1,8 @@
 import { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
 import type { ByteStream, StreamListener } from './byte-stream.js';
+import { clientHello, HandshakeError } from './client-hello.js';
 import type { SocketHandle } from './socket-stream.js';
-
-/** The handshake failed; the message is the TLS library's or the socket's. */
-export class HandshakeError extends Error {
-  readonly code = 'HANDSHAKE';
-}
 
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;
@@ -34,11 +30,18 @@ export class TlsAcceptor {
     });
   }
 
-  /** Resolves after the handshake. Rejects with HandshakeError, or the signal's reason. */
-  async accept(handle: SocketHandle, signal: AbortSignal): Promise<TLSSocket> {
+  /**
+   * Resolves after the handshake; `onBegun` is called when the client has begun it in earnest. Rejects with
+   * HandshakeError, or the signal's reason.
+   */
+  async accept(handle: SocketHandle, signal: AbortSignal, onBegun: () => void): Promise<TLSSocket> {
     const raw = new Socket({ handle, pauseOnCreate: true } as never);
+    // Its closing, which follows, is what counts.
+    raw.on('error', () => undefined);
     const address = addressOf(raw);
     try {
+      await clientHello(raw, signal);
+      onBegun();
       return await new Promise<TLSSocket>((resolve, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
         raw.once('close', () => reject(new HandshakeError('the client left in the middle of it')));

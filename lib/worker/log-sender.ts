@@ -18,7 +18,7 @@ export class LogSender implements AuditTrail {
   ) {}
 
   readonly log = (record: LogRecord): void => {
-    if (this.hasRoom) this.channel.send({ kind: 'log', record });
+    if (this.takes()) this.channel.send({ kind: 'log', record });
     else this.lost++;
   };
 
@@ -31,12 +31,12 @@ export class LogSender implements AuditTrail {
   flush(): void {
     const entries = this.entries.splice(0);
     if (entries.length === 0) return;
-    if (this.hasRoom) this.channel.send({ kind: 'audit', entries });
+    if (this.takes()) this.channel.send({ kind: 'audit', entries });
     else this.lost += entries.length;
   }
 
-  /** After a first loss there is none until half is through; then the loss is told. */
-  private get hasRoom(): boolean {
+  /** Whether there is room. After a first loss there is none until half is through; then the loss is told. */
+  private takes(): boolean {
     const { queuedBytes } = this.channel;
     if (this.lost === 0) return queuedBytes <= maxQueued;
     if (queuedBytes > maxQueued / 2) return false;

@@ -19,6 +19,15 @@ const goAhead = Buffer.from([1]);
 /** A TLS client was turned away; the sentence is for the log. */
 export class TlsRefusal extends Error {
   readonly code = 'TLS_REFUSAL';
+
+  /** `level` is info where the primary knows already. */
+  constructor(
+    message: string,
+    readonly level: 'info' | 'warning' = 'warning',
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
 }
 
 /** The way in for TLS clients: the handshake, their certificate, the go-ahead. */
@@ -38,14 +47,18 @@ export class TlsReception {
     this.allows = names === null ? null : (dn) => matchesAny(names, dn);
   }
 
-  /** Throws TlsRefusal, or the signal's reason; the connection is closed then. */
+  /**
+   * `onBegun` is called when the client has begun its handshake in earnest. Throws TlsRefusal, or the signal's reason;
+   * the connection is closed then.
+   */
   async receive(
     introduction: ClientIntroduction,
     handle: SocketHandle,
     signal: AbortSignal,
+    onBegun: () => void,
   ): Promise<Arrival> {
     const arrivedAt = performance.now();
-    const socket = await this.shakeHands(handle, signal);
+    const socket = await this.shakeHands(handle, signal, onBegun);
     try {
       const verdict = verifyClientCertificate(
         peerCertificate(socket),
@@ -72,13 +85,17 @@ export class TlsReception {
     }
   }
 
-  private async shakeHands(handle: SocketHandle, signal: AbortSignal): Promise<TLSSocket> {
+  private async shakeHands(
+    handle: SocketHandle,
+    signal: AbortSignal,
+    onBegun: () => void,
+  ): Promise<TLSSocket> {
     try {
-      return await this.acceptor.accept(handle, signal);
+      return await this.acceptor.accept(handle, signal, onBegun);
     } catch (error) {
       if (signal.aborted) throw signal.reason as Error;
       const reason = error instanceof Error ? error.message : String(error);
-      throw new TlsRefusal(`The TLS handshake failed: ${reason}`, { cause: error });
+      throw new TlsRefusal(`The TLS handshake failed: ${reason}`, 'warning', { cause: error });
     }
   }
 }

@@ -61,7 +61,7 @@ export class Worker {
         break;
       case 'closeClient':
         this.sessions.get(message.id)?.close(message.reason);
-        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason));
+        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason, 'info'));
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -119,13 +119,15 @@ export class Worker {
       );
     }, seconds * 1000);
     try {
-      const arrival = await this.tls().receive(introduction, handle, leaving.signal);
-      this.channel.send({ kind: 'spoke', id });
+      const arrival = await this.tls().receive(introduction, handle, leaving.signal, () => {
+        this.channel.send({ kind: 'spoke', id, stage: 'handshake' });
+      });
+      this.channel.send({ kind: 'spoke', id, stage: 'login' });
       this.begin(arrival);
     } catch (error) {
       if (!(error instanceof TlsRefusal)) throw error;
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
-      this.log.for('tls').warning(line);
+      this.log.for('tls')[error.level](line);
       this.channel.send({ kind: 'closed', id });
     } finally {
       clearTimeout(timer);
@@ -187,7 +189,7 @@ export class Worker {
       log: log.for('session'),
       audit: this.sender,
       spoke: ({ id }) => {
-        this.channel.send({ kind: 'spoke', id });
+        this.channel.send({ kind: 'spoke', id, stage: 'login' });
       },
       loggedIn: ({ id, provenIdentity }) => {
         this.channel.send({ kind: 'loggedIn', id, ...provenIdentity });

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { adminProcedure as number } from '../../lib/admin/messages.js';
 import { keepalive, messageType, program, status } from '../../lib/rpc/frame.js';
-import { errorCode } from '../../lib/rpc/rpc-error.js';
+import { errorCode, errorDomain } from '../../lib/rpc/rpc-error.js';
 import { frameOf } from '../peers/frame-socket.js';
 import { until } from '../peers/waiting.js';
 import { unsigned, type AdminClient } from './admin-client.js';
@@ -20,15 +20,34 @@ describe('admin server', () => {
       host = await AdminHost.start({ maxClients: 2, maxWaiting: 2 });
     });
 
-    it('of another user are refused without a word', async () => {
+    it('of another user are refused, whatever they ask', async () => {
       host.peer = { ...host.peer, uid: host.peer.uid + 1 };
       const client = await host.connect();
+      const error = await client.refused(number.connectDaemonShutdown, (writer) =>
+        writer.unsigned(0),
+      );
+      expect(error).to.include({ code: errorCode.operationDenied, domain: errorDomain.rpc });
       await client.end;
-      expect(client.frames).to.deep.equal([]);
+      expect(host.backend.said).to.deep.equal([]);
       expect(host.admin.size).to.equal(0);
       const [record] = host.records;
       expect(record?.level).to.equal('warning');
       expect(record?.message).to.contain('4711').and.to.contain(String(host.peer.uid));
+    });
+
+    it('of another user who ask nothing lose their connection, and the many at once', async () => {
+      host.peer = { ...host.peer, uid: host.peer.uid + 1 };
+      const before = performance.now();
+      const clients: AdminClient[] = [];
+      for (let each = 0; each < 25; each++) clients.push(await host.connect());
+      await until(() => clients.filter(({ ended }) => ended).length === 5, { what: 'five to end' });
+      expect(performance.now() - before).to.be.below(900);
+      await Promise.all(clients.map(({ end }) => end));
+      expect(performance.now() - before).to.be.within(900, 3000);
+      const late = await host.connect();
+      expect((await late.refused(number.connectGetLibVersion)).code).to.equal(
+        errorCode.operationDenied,
+      );
     });
 
     it('see themselves, with ids that are never used twice', async () => {

@@ -15,7 +15,7 @@ const choices: readonly PanelChoice[] = [
   { row: '16x1', metric: 'cpu', title: 'CPU time of a call, µs' },
   { row: 'opens-1', metric: 'p50', title: 'connect to first answer, median, µs' },
   { row: 'volume-download', metric: 'time', title: 'volume download with virsh, s' },
-  { row: 'idle', metric: 'many', title: 'memory an idle client adds, 5000 connected, KiB' },
+  { row: 'idle', metric: 'many', title: 'KiB that each of 5000 idle clients adds' },
   { row: 'start', metric: 'time', title: 'start to first answered call, ms' },
 ];
 
@@ -33,7 +33,7 @@ const columns = 2;
 
 const style = `
   svg { font: 13px system-ui, sans-serif; }
-  .page { fill: #ffffff; } text { fill: #1f2328; } .faint { fill: #59636e; font-size: 11px; }
+  .page { fill: #ffffff; } text { fill: #1f2328; } .faint { fill: #59636e; font-size: 11px; font-weight: 400; }
   .heading { font-weight: 600; }
   .direct { fill: #afb8c1; } .ours { fill: #0969da; } .relay { fill: #8c959f; } .libvirt { fill: #bc4c00; }
   @media (prefers-color-scheme: dark) {
@@ -65,7 +65,7 @@ export function renderPlot(report: Report, kindOf: (competitor: string) => strin
 <style>${style}
 </style>
 <rect class="page" width="100%" height="100%"/>
-<text class="heading" x="${size.margin}" y="28">Proxies in front of a daemon that answers at once</text>
+<text class="heading" x="${size.margin}" y="28">Proxies compared, in front of a daemon that answers at once</text>
 <text class="faint" x="${size.margin}" y="46">${escaped(subtitle)}</text>
 ${parts.join('\n')}
 </svg>

@@ -33,7 +33,10 @@ export const volumeRows: readonly VolumeRow[] = [
 
 /** Needs what `whyNoHost()` asks for. */
 export async function playVolumes(bench: Bench, rows: readonly VolumeRow[]): Promise<void> {
-  const host = await ModularHost.start({ drivers: ['storage'] });
+  const host = await ModularHost.start({
+    drivers: ['storage'],
+    directory: join(bench.directory, 'host'),
+  });
   const stopHost = bench.closing(() => host.stop());
   const daemon = host.socket('storage');
   const content = join(bench.directory, 'content');

@@ -88,5 +88,5 @@ function obey(order: Order): void {
 
 function exhaust(): never {
   const hoard: unknown[] = [];
-  for (;;) hoard.push(Array.from({ length: 1000 }, Math.random));
+  for (;;) hoard.push(new Array(1_000_000).fill(hoard.length));
 }

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Authority, purpose, type CertificateFiles } from '../peers/certificates.js';
@@ -7,6 +7,7 @@ import { Proxy, type ProxyOptions } from '../peers/proxy.js';
 import { RawClient } from '../peers/raw-client.js';
 import { Stress, type Entrance, type StressOptions, type StressReport } from '../peers/stress.js';
 import { StressDaemon } from '../peers/stress-daemon.js';
+import { run } from '../peers/clients.js';
 import { connectTcp, connectTls } from '../peers/remote-client.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
@@ -23,6 +24,9 @@ export interface ServiceOptions extends Pick<ProxyOptions, 'args' | 'env'> {
 
 /** Tells the processes of one service, its workers and successors from all others. */
 const marker = 'STRESS_SERVICE';
+
+/** Milliseconds that an idle machine takes to start node. */
+const nodeStartTime = 60;
 
 /** Milliseconds that a change may take on a busy machine. */
 const patience = 20_000;
@@ -80,6 +84,11 @@ export class Service {
   /** The primary process of now. */
   get pid(): number {
     return Number(readFileSync(this.proxy.pidFile, 'utf8'));
+  }
+
+  /** Permissions of the read-write socket. */
+  socketMode(): number {
+    return statSync(this.proxy.socket).mode & 0o777;
   }
 
   /** Everything that the service's processes have said. */
@@ -202,9 +211,26 @@ export class Service {
 
 const reloaded = /reloaded: generation \d+ serves/;
 
-/** How many descriptors a process has open. */
+/**
+ * How many descriptors a process has open, without the one that node keeps for when it has no other and those that it
+ * reads other processes' figures by.
+ */
 export function openDescriptors(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+  return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+    try {
+      return !/^\/(dev\/null|proc\/)/.test(readlinkSync(`/proc/${pid}/fd/${fd}`));
+    } catch {
+      // The one by which this very list was read.
+      return false;
+    }
+  }).length;
+}
+
+/** Milliseconds that something may take which takes `fair` on a machine with nothing else to do. */
+export async function fairTime(fair: number): Promise<number> {
+  const start = performance.now();
+  await run(process.execPath, ['-e', '0']);
+  return fair * Math.max(1, (performance.now() - start) / nodeStartTime);
 }
 
 /** Losses as text, for messages of a failed test. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { messageType, status } from '../../lib/rpc/frame.js';
-import { encodeInt, procedure } from '../../lib/rpc/session-messages.js';
+import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { virsh } from './clients.js';
 import { frameOf, type ReceivedFrame } from './frame-socket.js';
 import { readError, type RawClient } from './raw-client.js';
@@ -70,10 +70,12 @@ const connectInterval = 25;
 const virshInterval = 150;
 
 /** Milliseconds that a reply may take before it counts as lost. */
-const patience = 8000;
+const patience = 20_000;
 
 /** Milliseconds after a refused connection, so that a proxy that is down does not make a storm of them. */
 const refusedInterval = 20;
+
+const opening = { name: 'qemu:///system', flags: 0 };
 
 class Lost extends Error {
   constructor(
@@ -200,11 +202,11 @@ export class Stress {
 
   private async visit(visit: Visit, work: (visit: Visit) => Promise<void>): Promise<void> {
     const { client } = visit;
-    succeeded(await client.openUri('qemu:///system'));
+    await this.ask(client, procedure.connectOpen, encodeOpenArguments(opening));
     // So that the daemon knows by whom the client is served.
     await this.echo(visit, 4);
     await work(visit);
-    succeeded(await client.call(procedure.connectClose));
+    await this.ask(client, procedure.connectClose);
     await client.end;
     if (client.frames.length > 0) throw new Lost('bytes', 'frames that nobody asked for');
   }
@@ -221,8 +223,7 @@ export class Stress {
 
   private async echo({ client, number }: Visit, size: number): Promise<void> {
     const payload = Buffer.concat([encodeInt(number), randomBytes(size)]);
-    const reply = await client.replyTo(client.begin(stressCall.echo, payload), patience);
-    succeeded(reply);
+    const reply = await this.ask(client, stressCall.echo, payload);
     if (!reply.payload.equals(echoOf(payload)))
       throw new Lost('bytes', `the reply to an echo call`);
     this.totals.calls++;
@@ -242,10 +243,9 @@ export class Stress {
       step();
       return true;
     };
-    succeeded(await client.call(stressCall.registerEvents));
+    await this.ask(client, stressCall.registerEvents);
     await this.whileOn(client, isOver);
-    const last = await client.call(stressCall.deregisterEvents);
-    succeeded(last);
+    const last = await this.ask(client, stressCall.deregisterEvents);
     const sent = last.payload.readUInt32BE(0);
     if (wrong.length > 0) throw new Lost('event', `other events than ${wrong.join(', ')}`);
     if (received !== sent) throw new Lost('event', `${received} of ${sent} events`);
@@ -257,7 +257,7 @@ export class Stress {
       const length = 40 * streamPart;
       let received = 0;
       const serial = client.begin(stressCall.download, encodeInt(length));
-      succeeded(await client.replyTo(serial));
+      succeeded(await client.replyTo(serial, patience));
       for (;;) {
         const { payload, ...frame } = await this.nextOfStream(client, serial);
         if (frame.status === status.ok) break;
@@ -276,7 +276,7 @@ export class Stress {
     do {
       const length = 20 * streamPart;
       const serial = client.begin(stressCall.upload);
-      succeeded(await client.replyTo(serial));
+      succeeded(await client.replyTo(serial, patience));
       const header = { procedure: stressCall.upload, type: messageType.stream, serial };
       for (let at = 0; at < length; at += streamPart) {
         const part = frameOf({ ...header, status: status.continue }, streamBytes(at, streamPart));
@@ -290,6 +290,12 @@ export class Stress {
       const arrived = Buffer.concat([encodeInt(1), encodeInt(length)]);
       if (!verdict.payload.equals(arrived)) throw new Lost('bytes', 'an upload');
     } while (!isOver());
+  }
+
+  private async ask(client: RawClient, number: number, payload?: Buffer): Promise<ReceivedFrame> {
+    const reply = await client.replyTo(client.begin(number, payload), patience);
+    succeeded(reply);
+    return reply;
   }
 
   private async nextOfStream(client: RawClient, serial: number): Promise<ReceivedFrame> {

@@ -14,6 +14,7 @@ describe('the life of virtproxyd', function () {
   this.timeout(30_000);
   let directory: string;
   let qemu: StandInDaemon;
+  let foreign: StandInDaemon | null = null;
   let proxies: Proxy[] = [];
 
   beforeEach(async () => {
@@ -26,6 +27,8 @@ describe('the life of virtproxyd', function () {
     await Promise.all(proxies.map((proxy) => proxy.stop('SIGKILL')));
     proxies = [];
     await qemu.stop();
+    await foreign?.stop();
+    foreign = null;
     await rm(directory, { recursive: true, force: true });
   });
 
@@ -144,7 +147,7 @@ describe('the life of virtproxyd', function () {
     it('a live socket of another program is not taken from it', async () => {
       const run = join(directory, 'run');
       await mkdir(run);
-      const foreign = await StandInDaemon.listen(join(run, 'libvirt-sock'));
+      foreign = await StandInDaemon.listen(join(run, 'libvirt-sock'));
       const inode = statSync(foreign.path).ino;
       const pidFile = join(directory, 'pid');
       const conf = join(directory, 'virtproxyd.conf');
@@ -155,7 +158,6 @@ describe('the life of virtproxyd', function () {
       expect(statSync(foreign.path).ino).to.equal(inode);
       expect(await readdir(run)).to.deep.equal(['libvirt-sock']);
       expect(existsSync(pidFile)).to.be.false;
-      await foreign.stop();
     });
 
     it('stale ones of an instance that was killed are replaced', async () => {
@@ -291,15 +293,17 @@ describe('the life of virtproxyd', function () {
     let conf: string;
     let pidFile: string;
     let socket: string;
+    let log: string;
     let daemon: number | null;
 
     beforeEach(async () => {
       conf = join(directory, 'virtproxyd.conf');
       pidFile = join(directory, 'virtproxyd.pid');
       socket = join(directory, 'libvirt-sock');
+      log = join(directory, 'log');
       daemon = null;
       // The default output in the background is a file of the machine's.
-      const outputs = 'log_outputs = "3:stderr"\n';
+      const outputs = `log_level = 2\nlog_outputs = "2:file:${log}"\n`;
       await writeFile(conf, `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\n${outputs}`);
       const routes = `[routes]\nqemu = ${qemu.path}\n`;
       await writeFile(join(directory, 'virtproxyd-cluster.ini'), routes);
@@ -330,11 +334,13 @@ describe('the life of virtproxyd', function () {
         expect(readlinkSync(`/proc/${daemon}/fd/${standard}`)).to.equal('/dev/null');
       }
       expect(sessionOf(daemon)).to.equal(daemon);
+      const servingLine = `serving on unix:${socket}`;
+      await until(() => readFileSync(log, 'utf8').includes(servingLine), { what: servingLine });
       const workers = workersOf(daemon);
       expect(workers).to.not.be.empty;
       await ended(daemon, 'SIGTERM');
       await client.end;
-      const left = ['virtproxyd-cluster.ini', 'virtproxyd.conf', 'virtqemud-sock'];
+      const left = ['log', 'virtproxyd-cluster.ini', 'virtproxyd.conf', 'virtqemud-sock'];
       expect((await readdir(directory)).sort()).to.deep.equal(left);
       expect(runningProcesses().filter(({ pid }) => workers.includes(pid))).to.deep.equal([]);
     });
@@ -359,14 +365,15 @@ describe('the life of virtproxyd', function () {
     });
 
     it('the command fails with the reason when a socket is in use', async () => {
-      const foreign = await StandInDaemon.listen(socket);
+      foreign = await StandInDaemon.listen(socket);
       const { code, stderr } = await startProgram(['-d', '-f', conf, '-p', pidFile]).finished;
       expect(code).to.equal(1);
       expect(stderr).to.contain(`'${socket}'`);
       const client = await RawClient.connect(socket);
-      await until(() => foreign.connections.length >= 1, { what: 'the other program to be asked' });
+      await until(() => (foreign?.connections.length ?? 0) >= 1, {
+        what: 'the other program to be asked',
+      });
       client.destroy();
-      await foreign.stop();
       expect(existsSync(pidFile)).to.be.false;
     });
   });

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +11,12 @@ import { freshDirectory, until } from '../peers/waiting.js';
 const project = fileURLToPath(new URL('../../../', import.meta.url));
 const build = fileURLToPath(new URL('../../', import.meta.url));
 const systemd = '/lib/systemd/systemd';
-const polkitd = '/usr/lib/polkit-1/polkitd';
+const alsoNeeded = [
+  systemd,
+  '/usr/bin/dbus-daemon',
+  '/usr/lib/polkit-1/polkitd',
+  '/usr/sbin/saslpasswd2',
+];
 
 /**
  * What is done in the namespaces before systemd takes over: a writable layer over the machine's own file system, the
@@ -155,8 +160,7 @@ export function whyNoBoot(): string | null {
 function findObstacle(): string | null {
   if (process.getuid?.() !== 0) return 'needs root';
   const missing = missingPrograms();
-  const test = (path: string): boolean => spawnSync('test', ['-x', path]).status === 0;
-  missing.push(...[systemd, polkitd].filter((path) => !test(path)));
+  missing.push(...alsoNeeded.filter((path) => !existsSync(path)));
   if (missing.length > 0) return `needs ${missing.join(', ')}`;
   const trial =
     'mount -t tmpfs tmpfs /mnt && mkdir /mnt/u /mnt/w /mnt/m && ' +

@@ -16,7 +16,10 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
     host = await BootedHost.boot();
     await host.output('systemctl start libvirtd.service');
   });
-  after(() => (obstacle === null ? host.stop() : undefined));
+  after(async () => {
+    // Undefined when it did not come up.
+    await (host as BootedHost | undefined)?.stop();
+  });
 
   const virsh = (command: string): Promise<string> =>
     host.output(`virsh --quiet -c qemu:///system ${command}`);
@@ -46,7 +49,7 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
       await expectServed();
       expect(await show('ActiveState')).to.equal('active');
       expect(await show('StatusText')).not.to.equal('');
-      expect(await journal()).not.to.match(/warning|error|permission|denied/i);
+      expect(await journal()).not.to.match(/error|permission|denied|socket was passed/i);
     });
 
     it('serves on all five, whatever the configuration says about listening', async () => {
@@ -136,10 +139,8 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
         'success',
         'inactive',
       ]);
-      expect(
-        await host.output(`pgrep --full '[s]bin/virtproxyd|[w]orker/main.js' || true`),
-      ).to.equal('');
-      expect((await host.shell('test -e /run/virtproxyd.pid')).code).to.equal(1);
+      const left = '/sys/fs/cgroup/system.slice/virtproxyd.service /run/virtproxyd.pid';
+      expect(await host.output(`ls -d ${left} 2>/dev/null || true`)).to.equal('');
       await expectServed();
       await host.output('systemctl stop virtproxyd.service');
     });

@@ -56,7 +56,7 @@ describe(`the init scripts${reason === null ? '' : ` (${reason})`}`, function ()
   async function makeScript({ lsb = true } = {}): Promise<void> {
     let text = await readFile(script, 'utf8');
     text = text.replaceAll('/etc/default/virtproxyd', join(directory, 'default'));
-    if (!lsb) text = text.replaceAll('/lib/lsb/init-functions', '/nonexistent');
+    if (!lsb) text = text.replaceAll('/lib/lsb/init-functions', join(directory, 'missing'));
     await writeFile(join(directory, 'init'), text, { mode: 0o755 });
   }
 
