@@ -155,14 +155,18 @@ export class Reception {
   }
 
   /**
-   * First come, first served; in a crowd of strangers only among those that have come just now, and then the newest: a
-   * client that comes by is not to wait for a crowd that was there before, nor for those of it that come again.
+   * First come, first served. In a crowd of strangers that would be a long wait: there the newest and the oldest of those
+   * that came just now are served by turns, so that no client waits for the crowd that was there before it, nor for ever
+   * because some of the crowd come again and again.
    */
-  private order(): readonly Client[] {
+  private order(): Iterable<Client> {
     if (!this.isFullOfStrangers) return this.waiting;
     const since = Date.now() - newcomerTime;
-    const late = this.waiting.filter(({ connectedAt }) => connectedAt < since);
-    return [...this.waiting.slice(late.length), ...late.toReversed()];
+    const newcomers = this.waiting.filter(({ connectedAt }) => connectedAt >= since);
+    const byTurns = this.waiting
+      .toReversed()
+      .flatMap((newest, index) => [newest, newcomers[index] ?? newest]);
+    return new Set(byTurns);
   }
 
   /** Whether the client needs no place in the queue any more. */

@@ -102,11 +102,11 @@ describe('a worker that dies under stress', function () {
   it('and was the last one, connections wait until another serves', async () => {
     await start();
     const workers = await service.readyWorkers(2);
-    misbehaviour.crash('start', true);
+    misbehaviour.fail('start', true);
     for (const worker of workers) process.kill(worker, 'SIGKILL');
     await service.says(/worker \d+ died: it is replaced in 2 s; no other worker serves/);
     const waiting = Array.from({ length: 5 }, () => service.proxy.open());
-    misbehaviour.crash('start', false);
+    misbehaviour.fail('start', false);
     for (const client of await Promise.all(waiting)) client.destroy();
   });
 });

@@ -22,8 +22,8 @@ const signal = 'SIGUSR1';
 export const orders = ['throw', 'exhaust', 'hang'] as const;
 export type Order = (typeof orders)[number];
 
-/** `load`: before the program's first line; `start`: when it has its configuration. */
-export type Moment = 'load' | 'start';
+/** Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never comes to that. */
+export type Moment = 'load' | 'start' | 'wait';
 
 /** The test's side: what to start the proxy with, and how to give orders. */
 export class Misbehaviour {
@@ -40,8 +40,8 @@ export class Misbehaviour {
     return { NODE_OPTIONS: options, [variable]: this.directory };
   }
 
-  /** Has all workers forked from now on crash, or not any more. */
-  crash(moment: Moment, on: boolean): void {
+  /** Has all workers forked from now on fail, or not any more. */
+  fail(moment: Moment, on: boolean): void {
     const file = join(this.directory, moment);
     if (on) writeFileSync(file, '');
     else rmSync(file, { force: true });
@@ -67,6 +67,9 @@ if (directory !== undefined && process.argv[1]?.endsWith('/lib/worker/main.js') 
   const on = process.on.bind(process);
   process.on = ((event: string, listener: (...args: unknown[]) => void) => {
     // What a worker listens to once it has its configuration.
+    if (event === 'message' && existsSync(join(directory, 'wait'))) {
+      for (;;);
+    }
     if (event === 'message' && existsSync(join(directory, 'start'))) {
       throw new Error('told to crash at start');
     }

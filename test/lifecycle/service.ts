@@ -23,7 +23,7 @@ export interface ServiceOptions extends Pick<ProxyOptions, 'args' | 'env'> {
 }
 
 /** Tells the processes of one service, its workers and successors from all others. */
-const marker = 'STRESS_SERVICE';
+export const serviceMarker = 'STRESS_SERVICE';
 
 /** Milliseconds that an idle machine takes to start node. */
 const nodeStartTime = 60;
@@ -76,7 +76,7 @@ export class Service {
       conf,
       cluster: clusterText(daemon, options.cluster),
       args: ['--verbose', ...(options.args ?? [])],
-      env: { [marker]: directory, ...options.env },
+      env: { [serviceMarker]: directory, ...options.env },
     });
     return new Service(directory, proxy, daemon, conf, credentials, descriptorsBefore);
   }
@@ -172,7 +172,7 @@ export class Service {
 
   /** Its processes, all generations and versions. */
   processes(): number[] {
-    return processesWith(`${marker}=${this.directory}`);
+    return processesWith(`${serviceMarker}=${this.directory}`);
   }
 
   /**
@@ -244,7 +244,8 @@ function clusterText(daemon: StressDaemon, lines = ''): string {
   return `${daemon.routes}[cluster]\nworkers = 2\n${lines}`;
 }
 
-function processesWith(variable: string): number[] {
+/** Process ids of those that have `NAME=VALUE` in their environment. */
+export function processesWith(variable: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .filter((pid) => {

@@ -99,7 +99,7 @@ describe('an upgrade', function () {
         says: /virtproxyd: .*Cannot listen on '192.0.2.1:\d+'/,
       },
       'for workers that do not start': {
-        spoil: () => misbehaviour.crash('start', true),
+        spoil: () => misbehaviour.fail('start', true),
         says: /virtproxyd: the workers end before they are ready/,
       },
     };
@@ -122,7 +122,7 @@ describe('an upgrade', function () {
         await service.says(says);
         expect(service.pid).to.equal(pid);
         await stress.flows();
-        misbehaviour.crash('start', false);
+        misbehaviour.fail('start', false);
         await service.configure({});
         await service.upgrade();
         await stress.flows();

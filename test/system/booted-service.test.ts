@@ -7,6 +7,23 @@ const sockets = 'virtproxyd.socket virtproxyd-ro.socket virtproxyd-admin.socket'
 const networkSockets = 'virtproxyd-tcp.socket virtproxyd-tls.socket';
 const asNobody = 'setpriv --reuid nobody --regid nogroup --clear-groups';
 
+/** A CA and a server's certificate at the default places: the TLS socket needs them. */
+const makeCertificates = `
+set -e
+mkdir -p /etc/pki/CA /etc/pki/libvirt/private
+cd /etc/pki
+certtool --generate-privkey --outfile ca.key
+printf 'cn = "CA"\nca\ncert_signing_key\n' >ca.cfg
+certtool --generate-self-signed --load-privkey ca.key --template ca.cfg --outfile CA/cacert.pem
+certtool --generate-privkey --outfile libvirt/private/serverkey.pem
+printf 'cn = "localhost"\ntls_www_server\nsigning_key\nencryption_key\n' >server.cfg
+certtool --generate-certificate --load-privkey libvirt/private/serverkey.pem --load-ca-privkey ca.key \
+  --load-ca-certificate CA/cacert.pem --template server.cfg --outfile libvirt/servercert.pem
+`;
+
+/** What libsasl2 itself says, as it does to libvirtd, on a host with the Kerberos mechanism and no key table. */
+const noKeyTable = /^.*(krb5\.tab|gssapiv2).*$/gm;
+
 describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstacle})`}`, function () {
   this.timeout(120_000);
   let host: BootedHost;
@@ -14,6 +31,7 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
   before(async function () {
     if (obstacle !== null) this.skip();
     host = await BootedHost.boot();
+    await host.output(makeCertificates);
     await host.output('systemctl start libvirtd.service');
   });
   after(async () => {
@@ -49,7 +67,8 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
       await expectServed();
       expect(await show('ActiveState')).to.equal('active');
       expect(await show('StatusText')).not.to.equal('');
-      expect(await journal()).not.to.match(/error|permission|denied|socket was passed/i);
+      const said = (await journal()).replace(noKeyTable, '');
+      expect(said).not.to.match(/error|permission|denied|socket was passed/i);
     });
 
     it('serves on all five, whatever the configuration says about listening', async () => {
