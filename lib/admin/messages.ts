@@ -63,19 +63,19 @@ export const readParameters = (reader: XdrReader): TypedParameter[] =>
 export const readOptionalText = (reader: XdrReader, field: string): string | null =>
   reader.optional(field, () => reader.string(field, maxStringLength));
 
-function writeClient(writer: XdrWriter, server: string, client: AdminClient): void {
+function writeClient(writer: XdrWriter, server: Buffer, client: AdminClient): void {
   writer
-    .string(server)
+    .opaque(server)
     .unsignedHyper(BigInt(client.id))
     .hyper(BigInt(Math.floor(client.connectedAt / 1000)))
     .unsigned(transports.indexOf(client.transport));
 }
 
-export const encodeClient = (server: string, client: AdminClient): Buffer => {
+export function encodeClient(server: string, client: AdminClient): Buffer {
   const writer = new XdrWriter();
-  writeClient(writer, server, client);
+  writeClient(writer, Buffer.from(server), client);
   return writer.finish();
-};
+}
 
 /** An array and its length once more; without `entries` the length alone. */
 function encodeList<T>(
@@ -93,11 +93,14 @@ function encodeList<T>(
 export const encodeServerList = (names: readonly string[], wanted: boolean): Buffer =>
   encodeList(names, wanted, (writer, name) => writer.string(name));
 
-export const encodeClientList = (
+export function encodeClientList(
   server: string,
   clients: readonly AdminClient[],
   wanted: boolean,
-): Buffer => encodeList(clients, wanted, (writer, client) => writeClient(writer, server, client));
+): Buffer {
+  const name = Buffer.from(server);
+  return encodeList(clients, wanted, (writer, client) => writeClient(writer, name, client));
+}
 
 export function encodeParameters(parameters: readonly TypedParameter[]): Buffer {
   const writer = new XdrWriter(256);

@@ -207,7 +207,9 @@ export const SERVICE_KEYS = {
     section: 'keepalive',
     default: 5,
     min: -1,
-    help: 'As keepalive_interval, for the admin socket.',
+    help:
+      'As keepalive_interval, for the admin socket. Only clients that have sent a keepalive ' +
+      'message themselves are sent any, since virt-admin does not answer them.',
   },
   admin_keepalive_count: {
     type: 'uint',

@@ -30,7 +30,7 @@ export interface Client {
  */
 const patience: Readonly<Record<LoginStage, number>> = {
   silent: 100,
-  handshake: 1000,
+  handshake: 500,
   login: 5000,
 };
 

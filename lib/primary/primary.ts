@@ -538,11 +538,12 @@ export class Primary {
   }
 }
 
-function limitsOf({ conf }: Configuration): ClientLimits {
+function limitsOf({ conf, cluster }: Configuration): ClientLimits {
   return {
     maxClients: conf.max_clients,
     maxAnonymous: conf.max_anonymous_clients,
     maxWaiting: Math.max(conf.max_queued_clients, 1),
+    loginTimeout: cluster.login_timeout * 1000,
   };
 }
 

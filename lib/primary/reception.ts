@@ -4,24 +4,24 @@ import type { ClientIntroduction, ClientMessage } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { handleOf, type SocketHandle } from '../transport/socket-stream.js';
 import { ClientRegistry, type Client } from './client-registry.js';
+import { firstMessage } from './first-message.js';
 import type { Listener } from './listener.js';
 import { localPeer } from './local-peer.js';
 import type { WorkerProcess } from './worker-process.js';
 
-/** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf. */
+/** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and login_timeout. */
 export interface ClientLimits {
   readonly maxClients: number;
   /** 0: no limit. */
   readonly maxAnonymous: number;
   /** Accepted connections that may wait for a place. */
   readonly maxWaiting: number;
+  /** Milliseconds that a client may take to log in. */
+  readonly loginTimeout: number;
 }
 
 /** Milliseconds between looks whether there is room for those that wait. */
-const retryInterval = 25;
-
-/** Milliseconds for which a connection that waits counts as having come just now. */
-const newcomerTime = 300;
+const retryInterval = 50;
 
 /** Silent connections that give way without a further line in the log. */
 const gaveWayPerWarning = 1000;
@@ -35,8 +35,9 @@ export type HandOver = (
 /**
  * Takes accepted connections in and sees that each gets to a worker, within the limits, which count over all sockets
  * and workers. At max_clients new ones wait for a place, first come, first served. At max_anonymous_clients the oldest
- * silent connection gives way to the newest, so that strangers who never log in cannot shut anybody out. Root and the
- * user the daemon runs as are let in over the UNIX sockets whatever the limits say, to put things right.
+ * silent connection gives way to a new one that has something to say, so that strangers who never log in cannot shut
+ * anybody out. Root and the user the daemon runs as are let in over the UNIX sockets whatever the limits say, to put
+ * things right.
  */
 export class Reception {
   readonly clients = new ClientRegistry();
@@ -127,23 +128,16 @@ export class Reception {
     this.changed();
   }
 
-  /** Gives clients that wait to workers, as far as limits and workers allow. */
+  /** Gives clients that wait to workers, as far as limits and workers allow, first come, first served. */
   serveWaiting(): void {
     if (this.waiting.length === 0) return;
-    const served = new Set<Client>();
-    let roomForStrangers = true;
-    for (const client of this.order()) {
-      if (!client.loggedIn && !roomForStrangers) continue;
-      if (this.serve(client)) served.add(client);
-      else roomForStrangers = false;
-    }
-    this.waiting = this.waiting.filter((client) => !served.has(client));
+    this.waiting = this.waiting.filter((client) => this.isInCrowd(client) || !this.serve(client));
     this.tryAgainLater();
   }
 
   /** Gives all that wait to workers, whatever the limits say. Resolves when none waits any more. */
   async serveAll(): Promise<void> {
-    this.limits = { maxClients: Infinity, maxAnonymous: Infinity, maxWaiting: Infinity };
+    this.limits = { ...this.limits, maxClients: Infinity, maxAnonymous: 0, maxWaiting: Infinity };
     this.serveWaiting();
     while (this.waiting.length > 0) await pause(retryInterval);
   }
@@ -154,19 +148,29 @@ export class Reception {
     for (const { socket } of this.waiting.splice(0)) socket?.destroy();
   }
 
+  /** Whether the client is a stranger for whom another would have to go. */
+  private isInCrowd(client: Client): boolean {
+    return !client.loggedIn && this.isFullOfStrangers;
+  }
+
   /**
-   * First come, first served. In a crowd of strangers that would be a long wait: there the newest and the oldest of those
-   * that came just now are served by turns, so that no client waits for the crowd that was there before it, nor for ever
-   * because some of the crowd come again and again.
+   * Lets strangers in although as many are there as may be. Only those count whose first message is there, as a real client
+   * sends it as soon as it is connected; the newest come first, as the others have been waiting for long already.
    */
-  private order(): Iterable<Client> {
-    if (!this.isFullOfStrangers) return this.waiting;
-    const since = Date.now() - newcomerTime;
-    const newcomers = this.waiting.filter(({ connectedAt }) => connectedAt >= since);
-    const byTurns = this.waiting
-      .toReversed()
-      .flatMap((newest, index) => [newest, newcomers[index] ?? newest]);
-    return new Set(byTurns);
+  private serveCrowd(): void {
+    const leaving = new Set<Client>();
+    const since = Date.now() - this.limits.loginTimeout;
+    for (const client of this.waiting.toReversed()) {
+      const { socket, introduction, connectedAt } = client;
+      if (!this.isInCrowd(client)) continue;
+      const isLost = socket === null || socket.destroyed || connectedAt < since;
+      const first = isLost ? 'gone' : firstMessage(handleOf(socket).fd, introduction.transport);
+      if (first === 'partial') continue;
+      if (first === 'whole' && !this.serve(client)) break;
+      if (first === 'gone') socket?.destroy();
+      leaving.add(client);
+    }
+    this.waiting = this.waiting.filter((client) => !leaving.has(client));
   }
 
   /** Whether the client needs no place in the queue any more. */
@@ -199,11 +203,12 @@ export class Reception {
     return true;
   }
 
-  /** Nobody tells when a silent connection has been silent for too long. */
+  /** Nobody tells when a connection has been silent for too long, nor when one that waits has sent something. */
   private tryAgainLater(): void {
     if (this.waiting.length === 0 || this.retry !== null) return;
     this.retry = setTimeout(() => {
       this.retry = null;
+      this.serveCrowd();
       this.serveWaiting();
     }, retryInterval);
   }
@@ -228,14 +233,14 @@ export class Reception {
 
   /** Keeps the queue within its bound: the oldest goes, since it has waited in vain longest. */
   private turnAway(): void {
-    const { maxWaiting, maxClients } = this.limits;
+    const { maxWaiting, maxClients, maxAnonymous } = this.limits;
     while (this.waiting.length > maxWaiting) {
       const oldest = this.waiting.shift();
       oldest?.socket?.destroy();
       if (this.turnedAway++ % maxWaiting === 0) {
         this.log.warning(
-          `max_clients (${maxClients}) is reached and max_queued_clients (${maxWaiting}) wait: ` +
-            `turned away ${this.turnedAway} so far; raise max_clients`,
+          `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
+            `max_queued_clients (${maxWaiting}) wait: turned away ${this.turnedAway} so far; raise what is too low`,
         );
       }
     }

@@ -208,7 +208,7 @@ export class WorkerPool implements WorkerEvents {
   async drainAll(): Promise<void> {
     this.end();
     for (const worker of this.workers) {
-      if (worker.state === 'spare') worker.kill();
+      if (!worker.hasServed) worker.kill();
       else worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
     }
     await this.empty();
@@ -232,7 +232,7 @@ export class WorkerPool implements WorkerEvents {
   async stop(seconds: number): Promise<void> {
     this.end();
     for (const worker of this.workers) {
-      if (worker.state === 'spare') worker.kill();
+      if (!worker.hasServed) worker.kill();
       else worker.send({ kind: 'stop', seconds });
     }
     const force = setTimeout(() => this.killAll(), (seconds + 1) * 1000);

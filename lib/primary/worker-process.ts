@@ -97,6 +97,11 @@ export class WorkerProcess {
     return this.process === process;
   }
 
+  /** Whether it may have clients. */
+  get hasServed(): boolean {
+    return this.state !== 'spare' && this.state !== 'starting';
+  }
+
   isLessBusyThan(other: WorkerProcess): boolean {
     return this.untaken === other.untaken
       ? this.clients < other.clients

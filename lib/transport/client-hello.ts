@@ -13,6 +13,9 @@ const majorVersion = 3;
 /** Longest payload of a record in the clear, in bytes (RFC 8446, 5.1). */
 const maxRecordLength = 16_384;
 
+/** Longest first record of a client in bytes. */
+export const longestRecord = headerLength + maxRecordLength;
+
 const nothing = Buffer.alloc(0);
 
 /**
@@ -49,12 +52,14 @@ export function clientHello(socket: Socket, signal: AbortSignal): Promise<void> 
   });
 }
 
+/** Whether the bytes begin with a whole TLS record, or with none at all. */
+export function isWholeRecord(bytes: Buffer): boolean {
+  if (!isHandshake(bytes)) return true;
+  return bytes.length >= headerLength && bytes.length >= headerLength + bytes.readUInt16BE(3);
+}
+
 /** As far as can be seen yet. */
 function isHandshake(bytes: Buffer): boolean {
   if (bytes[0] !== handshakeType || (bytes[1] ?? majorVersion) !== majorVersion) return false;
   return bytes.length < headerLength || bytes.readUInt16BE(3) <= maxRecordLength;
-}
-
-function isWholeRecord(bytes: Buffer): boolean {
-  return bytes.length >= headerLength && bytes.length >= headerLength + bytes.readUInt16BE(3);
 }

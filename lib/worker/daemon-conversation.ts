@@ -10,12 +10,23 @@ import {
   statusOf,
   typeOf,
 } from '../rpc/frame.js';
+import { readErrorMessage } from '../rpc/rpc-error.js';
+import { XdrError } from '../rpc/xdr-reader.js';
 
 /** A daemon answered one of the proxy's own calls with an error; `payload` is its error struct. */
 export class DaemonRefusal extends Error {
   readonly code = 'DAEMON_REFUSAL';
   constructor(readonly payload: Buffer) {
-    super('the daemon answered with an error');
+    super(wordsOf(payload));
+  }
+}
+
+function wordsOf(payload: Buffer): string {
+  try {
+    return readErrorMessage(payload);
+  } catch (error) {
+    if (!(error instanceof XdrError)) throw error;
+    return 'an error that cannot be read';
   }
 }
 

@@ -1,7 +1,7 @@
 import { access } from 'node:fs/promises';
 import type { Configuration } from '../config/configuration.js';
 import type { ConnectionTarget } from './connection-uri.js';
-import { secondaryDrivers, type SecondaryDriver } from '../rpc/procedures.js';
+import type { SecondaryDriver } from '../rpc/procedures.js';
 
 /** A daemon to connect to. */
 export interface Endpoint {
@@ -32,9 +32,6 @@ const driversWithSecondaries: ReadonlySet<string> = new Set([
 
 /** The key of `[routes]` for all drivers that it does not name: a daemon that has several, and probes them itself. */
 const anyDriver = 'default';
-
-const isSecondary = (driver: string): driver is SecondaryDriver =>
-  (secondaryDrivers as readonly string[]).includes(driver);
 
 const exists = async (path: string): Promise<boolean> =>
   access(path).then(
@@ -67,11 +64,6 @@ export class DaemonDirectory {
   /** The URI by which a secondary driver is opened beside a hypervisor. */
   secondaryUri(route: SecondaryDriver): string {
     return `${route}:///${this.configuration.mode}`;
-  }
-
-  /** Whether `driver` is a secondary one, which a client may open on its own. */
-  isSecondary(driver: string): boolean {
-    return isSecondary(driver);
   }
 
   /**

@@ -109,12 +109,15 @@ describe(`administration with ${clientCount} clients`, function () {
     const [one] = await admin.clients(own);
     const slow: string[] = [];
     for (const [name, ask] of commands(one!.id)) {
-      for (let round = 0; round < rounds; round++) {
+      const times: number[] = [];
+      while (times.length < rounds) {
         const before = performance.now();
         await ask();
-        const took = performance.now() - before;
-        if (took >= limit) slow.push(`${name}: ${took.toFixed(0)} ms`);
+        times.push(performance.now() - before);
       }
+      // The middle one: on a busy machine any process may have to wait for its turn.
+      const time = times.sort((a, b) => a - b)[(rounds - 1) / 2]!;
+      if (time >= limit) slow.push(`${name}: ${time.toFixed(0)} ms`);
     }
     expect(slow).to.deep.equal([]);
   }

@@ -196,6 +196,13 @@ export class Service {
     });
   }
 
+  /** Removes what a primary process leaves that could not end in good order. */
+  async forgetFiles(): Promise<void> {
+    for (const name of await readdir(this.proxy.directory)) {
+      if (!isConfiguration(name)) await rm(join(this.proxy.directory, name));
+    }
+  }
+
   /** Resolves when no process runs and no file is left but the configuration. */
   async isGone(): Promise<void> {
     await until(() => this.processes().length === 0, {
@@ -208,6 +215,8 @@ export class Service {
     if (left.length > 0) throw new Error(`These files are left over: ${left.join(', ')}`);
   }
 }
+
+const isConfiguration = (name: string): boolean => /\.(conf|ini)$/.test(name);
 
 const reloaded = /reloaded: generation \d+ serves/;
 

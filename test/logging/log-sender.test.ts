@@ -25,13 +25,13 @@ const entry = (client: number): AuditEntry => ({
 
 describe('a worker’s log lines on their way to the primary', () => {
   let taken: WorkerMessage[];
-  let waiting: (() => void) | null;
+  let release: () => void;
   let stuck: boolean;
   let sender: LogSender;
 
   beforeEach(() => {
     taken = [];
-    waiting = null;
+    release = () => undefined;
     stuck = false;
     const pipe = new Duplex({
       read: () => undefined,
@@ -40,7 +40,7 @@ describe('a worker’s log lines on their way to the primary', () => {
           taken.push(JSON.parse(chunk.toString()) as WorkerMessage);
           done();
         };
-        if (stuck) waiting = take;
+        if (stuck) release = take;
         else take();
       },
     });
@@ -75,7 +75,7 @@ describe('a worker’s log lines on their way to the primary', () => {
     sender.record(entry(1));
     sender.flush();
     stuck = false;
-    (waiting as (() => void) | null)?.();
+    release();
     await nextTurn();
     const kept = taken.length;
     expect(kept).to.be.within(400, 450);
