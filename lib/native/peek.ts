@@ -5,7 +5,7 @@ import { libcFunction } from './library.js';
 const withoutTaking = 0x02 | 0x40;
 
 const recv = libcFunction<(fd: number, into: Buffer, length: number, flags: number) => number>(
-  'ssize_t recv(int fd, void *into, size_t length, int flags)',
+  'intptr_t recv(int fd, void *into, size_t length, int flags)',
 );
 
 /**
@@ -13,7 +13,7 @@ const recv = libcFunction<(fd: number, into: Buffer, length: number, flags: numb
  * bytes: null when nothing has come yet, 0 when nothing will come any more.
  */
 export function peek(fd: number, into: Buffer): number | null {
-  const length = Number(recv(fd, into, into.length, withoutTaking));
+  const length = recv(fd, into, into.length, withoutTaking);
   if (length >= 0) return length;
   return errnoName(lastErrno()) === 'EAGAIN' ? null : 0;
 }

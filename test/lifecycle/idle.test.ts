@@ -21,7 +21,6 @@ describe('the end after --timeout', function () {
     const service = await Service.start({
       remote,
       args: ['--timeout', String(timeout)],
-      cluster: 'workers = 1\n',
     });
     services.push(service);
     return service;
@@ -60,31 +59,26 @@ describe('the end after --timeout', function () {
   });
 
   it('either comes or serves a client at that very moment, never half', async () => {
-    const tries = async (): Promise<string[]> => {
-      const outcomes: string[] = [];
-      let service: Service | null = null;
+    const tries = async (): Promise<void> => {
+      let service = await start();
       for (let each = 0; each < 5; each++) {
-        service ??= await start();
         await leave(await service.proxy.open(), service);
-        const start = performance.now();
-        const offset = Math.random() * 16 - 10;
-        await passed(start, timeout - 0.02);
-        while (performance.now() - start < timeout * 1000 + offset);
+        const leftAt = performance.now();
+        const moment = leftAt + timeout * 1000 + Math.random() * 16 - 10;
+        await passed(leftAt, timeout - 0.02);
+        while (performance.now() < moment);
         const client = await RawClient.connect(service.proxy.socket).catch(() => null);
-        outcomes.push(client === null ? 'ended' : 'served');
         if (client === null) {
           await service.isGone();
           expect(await service.proxy.exited).to.equal(0);
-          service = null;
+          service = await start();
         } else {
           expect(await isAnswered(client)).to.be.true;
           await leave(client, service);
         }
       }
-      return outcomes;
     };
-    const outcomes = (await Promise.all([tries(), tries(), tries(), tries()])).flat();
-    expect(outcomes).to.have.length(20);
+    await Promise.all([tries(), tries(), tries(), tries()]);
   });
 
   it('comes after a reload and after an upgrade as well', async () => {

@@ -1,0 +1,55 @@
+import { once } from 'node:events';
+import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
+import { expect } from 'chai';
+import { peek } from '../../lib/native/peek.js';
+import { handleOf } from '../../lib/transport/socket-stream.js';
+import { until } from '../peers/waiting.js';
+
+describe('a look at what waits in a socket', () => {
+  const into = Buffer.alloc(8);
+  let accepted: Socket;
+  let other: Socket;
+
+  beforeEach(async () => {
+    const server = createServer({ pauseOnConnect: true }).listen(0);
+    await once(server, 'listening');
+    const connection = once(server, 'connection') as Promise<[Socket]>;
+    other = createConnection({ port: (server.address() as AddressInfo).port });
+    [accepted] = await connection;
+    server.close();
+  });
+  afterEach(() => {
+    accepted.destroy();
+    other.destroy();
+  });
+
+  const look = (): number | null => peek(handleOf(accepted).fd, into);
+
+  it('finds nothing at first', () => {
+    expect(look()).to.be.null;
+  });
+
+  it('finds bytes and leaves them there', async () => {
+    other.write('hello');
+    await until(() => look() === 5, { what: 'the bytes' });
+    expect(into.toString('latin1', 0, 5)).to.equal('hello');
+    const read = once(accepted, 'data');
+    accepted.resume();
+    expect(String((await read)[0])).to.equal('hello');
+  });
+
+  it('finds no more than was asked for', async () => {
+    other.write('a longer text');
+    await until(() => look() === 8, { what: 'the bytes' });
+  });
+
+  it('finds the end', async () => {
+    other.destroy();
+    await until(() => look() === 0, { what: 'the end' });
+  });
+
+  it('finds a broken connection', async () => {
+    other.resetAndDestroy();
+    await until(() => look() === 0, { what: 'the end' });
+  });
+});
