@@ -2,7 +2,7 @@ import { callOf, headerLength } from '../rpc/frame.js';
 import { encodeErrorReply, type RpcError } from '../rpc/rpc-error.js';
 import type { ByteStream } from '../transport/byte-stream.js';
 
-/** Milliseconds in which a client may send the call that is refused. */
+/** Milliseconds that a refused client has to call, and to leave when it has been told. */
 const patience = 1000;
 
 /** Clients that are told why at a time; further ones lose their connection without a word. */
@@ -11,8 +11,8 @@ const mostAtATime = 20;
 let current = 0;
 
 /**
- * Answers a client's first call with an error and ends its connection. A client that lost it before it could call would
- * be none the wiser; virt-admin dies of the signal then.
+ * Answers whatever a client asks with an error until it leaves. virt-admin, which cannot bear to lose its connection
+ * before it has sent its first and its last call, would die of SIGPIPE and tell nobody why.
  */
 export function refuse(stream: ByteStream, error: RpcError): void {
   if (current === mostAtATime) {
@@ -21,20 +21,19 @@ export function refuse(stream: ByteStream, error: RpcError): void {
   }
   current++;
   let ended = false;
-  const end = (close: () => void): void => {
+  const end = (): void => {
     if (ended) return;
     ended = true;
     current--;
     clearTimeout(timer);
-    close();
+    stream.destroy();
   };
-  const timer = setTimeout(() => end(() => stream.destroy()), patience);
+  const timer = setTimeout(end, patience);
   stream.listen({
     bytes: (chunk) => {
       if (chunk.length >= headerLength) stream.write(encodeErrorReply(callOf(chunk, 0), error));
-      end(() => stream.end());
     },
     drained: () => undefined,
-    closed: () => end(() => stream.destroy()),
+    closed: end,
   });
 }

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClientProcess } from '../peers/clients.js';
+import { runningProcesses, type RunningProcess } from '../peers/proxy.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 import type { Competitor, Launched, Task } from './competitors.js';
 import { resultOf, startChild, startLoad } from './load.js';
@@ -9,7 +10,7 @@ import type { Programs } from './programs.js';
 import { Results, type Figures, type RowDescription } from './results.js';
 
 export interface BenchOptions {
-  /** How long each repetition of a row loads a competitor. */
+  /** How long each repetition of a row loads a competitor, after a third as much to warm up. */
   readonly seconds: number;
   readonly repeats: number;
   /** Bytes of a stream or a volume. */
@@ -32,6 +33,7 @@ const stopPatience = 10_000;
 /** One run: what it measures with, what it has started, what came out. */
 export class Bench {
   readonly results = new Results();
+  failures = 0;
   readonly skipped: { rows: string; reason: string }[] = [];
   private readonly closers = new Set<() => Promise<unknown>>();
   private closed: Promise<void> | null = null;
@@ -77,13 +79,24 @@ export class Bench {
 
   /** Ends everything that was started, the last first. */
   close(): Promise<void> {
-    this.closed ??= this.closeAll();
+    this.closed ??= this.endAll([...this.closers]);
     return this.closed;
   }
 
-  private async closeAll(): Promise<void> {
+  /** Does `work` and then ends what it has started. Once the run is being closed it does nothing more. */
+  async within(work: () => Promise<void>): Promise<void> {
+    if (this.closed) return;
+    const before = new Set(this.closers);
+    try {
+      await work();
+    } finally {
+      await this.endAll([...this.closers].filter((closer) => !before.has(closer)));
+    }
+  }
+
+  private async endAll(closers: readonly (() => Promise<unknown>)[]): Promise<void> {
     const failures: unknown[] = [];
-    for (const closer of [...this.closers].reverse()) {
+    for (const closer of closers.toReversed()) {
       await closer().catch((error: unknown) => failures.push(error));
     }
     if (failures.length > 0) throw failures[0];
@@ -108,25 +121,21 @@ export class Bench {
     task: Omit<Task, 'directory'>,
     uri?: string,
   ): Promise<Subject> {
-    const { socket, tlsPort, process, stop } = await this.launch(competitor, task);
-    if (process && task.saslDirectory === undefined) await this.firstAnswer(socket, process, uri);
-    const pids = (): number[] => (process === null ? [] : processTree(process.pid));
+    const { socket, tlsPort, process: child, stop } = await this.launch(competitor, task);
+    if (child && task.saslDirectory === undefined) await this.firstAnswer(socket, child, uri);
+    const pids = (): number[] => (child === null ? [] : processTree(child.pid));
     return { competitor, socket, tlsPort, pids, stop };
   }
 
   /** Resolves when a client was served: microseconds of the monotonic clock. */
-  async firstAnswer(
-    socket: string,
-    process: ClientProcess,
-    uri = 'qemu:///system',
-  ): Promise<number> {
+  async firstAnswer(socket: string, child: ClientProcess, uri = 'qemu:///system'): Promise<number> {
     const load = startLoad(this.programs.generator, 'first', { socket, uri });
     const served = resultOf(load).catch(() => null);
-    const ended = process.finished.then(() => null);
+    const ended = child.finished.then(() => null);
     const result = await Promise.race([served, ended]);
     if (result?.errors === 0) return result.firstAnswerAt;
     await load.kill();
-    throw new Error(`It did not serve a client. It said: ${process.stderr}`);
+    throw new Error(`It did not serve a client. It said: ${child.stderr}`);
   }
 
   /** Measures every row with every competitor in turn, and all of that `repeats` times. */
@@ -150,26 +159,25 @@ export class Bench {
   skip(rows: string, reason: string): void {
     this.skipped.push({ rows, reason });
   }
+
+  /** Rows could not be measured to their end. The others still can. */
+  fail(rows: string, error: unknown): void {
+    this.failures++;
+    this.skip(rows, error instanceof Error ? error.message : String(error));
+  }
 }
 
-function failed(process: ClientProcess): false {
-  if (process.stderr !== '') throw new Error(process.stderr);
+function failed(child: ClientProcess): false {
+  if (child.stderr !== '') throw new Error(child.stderr);
   return false;
 }
 
-async function end(process: ClientProcess): Promise<void> {
-  const tree = processTree(process.pid);
-  const force = setTimeout(() => void process.kill('SIGKILL'), stopPatience);
-  await process.kill('SIGTERM');
+async function end(child: ClientProcess): Promise<void> {
+  const tree = processTree(child.pid);
+  const force = setTimeout(() => void child.kill('SIGKILL'), stopPatience);
+  await child.kill('SIGTERM');
   clearTimeout(force);
   // A primary that was killed does not wait for its workers; they end when it is gone.
-  await until(() => tree.every((pid) => !isAlive(pid)), { what: 'the processes to end' });
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return global.process.kill(pid, 0);
-  } catch {
-    return false;
-  }
+  const runs = ({ pid }: RunningProcess): boolean => tree.includes(pid);
+  await until(() => !runningProcesses().some(runs), { what: 'the processes to end' });
 }

@@ -129,7 +129,6 @@ async function play(
     const where = tls ? tlsOptions(subject, tls.client) : { socket: subject.socket };
     return await measureLoad(bench, row, subject, where);
   });
-  for (const subject of subjects) await subject.stop();
 }
 
 async function measureLoad(
@@ -144,6 +143,7 @@ async function measureLoad(
     ...where,
     ...row.options,
     seconds,
+    'warm-up': seconds / 3,
     'stream-bytes': streamBytes,
     ...(watched.length > 0 && { watch: watched.join(',') }),
   });

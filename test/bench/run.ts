@@ -46,7 +46,7 @@ const options = {
 const MiB = 1024 * 1024;
 
 /** Rows that are measured in the same way. */
-interface Set<Row extends RowDescription> {
+interface RowSet<Row extends RowDescription> {
   readonly rows: readonly Row[];
   /** Null when they can be measured here. */
   readonly whyNot: (bench: Bench) => string | null;
@@ -58,7 +58,7 @@ function rowSet<Row extends RowDescription>({
   rows,
   whyNot,
   play,
-}: Set<Row>): {
+}: RowSet<Row>): {
   readonly rows: readonly Row[];
   readonly measure: (bench: Bench, wanted: (row: RowDescription) => boolean) => Promise<void>;
 } {
@@ -66,8 +66,14 @@ function rowSet<Row extends RowDescription>({
     const chosen = rows.filter(wanted);
     if (chosen.length === 0) return;
     const reason = whyNot(bench);
-    if (reason === null) await play(bench, chosen);
-    else bench.skip(chosen.map(({ name }) => name).join(', '), reason);
+    const names = chosen.map(({ name }) => name).join(', ');
+    if (reason !== null) bench.skip(names, reason);
+    else
+      await bench
+        .within(() => play(bench, chosen))
+        .catch((error: unknown) => {
+          bench.fail(names, error);
+        });
   };
   return { rows, measure };
 }
@@ -204,7 +210,7 @@ async function main(): Promise<number> {
       values.svg,
       renderPlot(report, (name) => kinds.get(name) ?? 'relay'),
     );
-  return 0;
+  return bench.failures === 0 ? 0 : 1;
 }
 
 // What was interrupted may still wait for something that has ended.

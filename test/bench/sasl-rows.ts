@@ -44,7 +44,6 @@ export async function playSasl(bench: Bench, rows: readonly RowDescription[]): P
   }
   const nameOf = ({ competitor }: Subject): string => competitor.name;
   await bench.interleave(rows, subjects, nameOf, (_row, subject) => measure(bench, subject));
-  for (const subject of subjects) await subject.stop();
 }
 
 async function measure(bench: Bench, { socket, pids }: Subject): Promise<Figures> {

@@ -37,7 +37,7 @@ export async function playVolumes(bench: Bench, rows: readonly VolumeRow[]): Pro
     drivers: ['storage'],
     directory: join(bench.directory, 'host'),
   });
-  const stopHost = bench.closing(() => host.stop());
+  bench.closing(() => host.stop());
   const daemon = host.socket('storage');
   const content = join(bench.directory, 'content');
   await makeContent(content, bench.options.streamBytes);
@@ -50,8 +50,6 @@ export async function playVolumes(bench: Bench, rows: readonly VolumeRow[]): Pro
   await bench.interleave(rows, subjects, nameOf, (row, subject) =>
     measure(subject, row.command, row.command === 'vol-upload' ? content : '/dev/null'),
   );
-  for (const subject of subjects) await subject.stop();
-  await stopHost();
 }
 
 async function measure(

@@ -126,6 +126,6 @@ describe('a worker that has grown too large', function () {
     await stress.flows();
     await service.says(/worker \d+ ended with status 0/, 2);
     expect(lossesOf(await stress.stop())).to.deep.equal([]);
-    expect(service.logged(/ : error : /)).to.be.empty;
+    expect(service.logged(/: error : /)).to.be.empty;
   });
 });

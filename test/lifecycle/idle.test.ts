@@ -13,7 +13,7 @@ describe('the end after --timeout', function () {
   let services: Service[] = [];
 
   afterEach(async () => {
-    await Promise.all(services.splice(0).map((service) => service.end()));
+    await Promise.all(services.splice(0).map((service) => service.end({ alone: false })));
     services = [];
   });
 

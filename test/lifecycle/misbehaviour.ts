@@ -18,8 +18,11 @@ const variable = 'STRESS_MISBEHAVIOUR';
 /** The signal on which a worker does what it was ordered. */
 const signal = 'SIGUSR1';
 
-/** `throw`: an exception nobody catches; `exhaust`: takes memory until there is none; `hang`: never comes back. */
-export const orders = ['throw', 'exhaust', 'hang'] as const;
+/**
+ * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes memory until there is
+ * none; `hang`: never comes back.
+ */
+export const orders = ['throw', 'grow', 'exhaust', 'hang'] as const;
 export type Order = (typeof orders)[number];
 
 /** Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never comes to that. */
@@ -77,10 +80,15 @@ if (directory !== undefined && process.argv[1]?.endsWith('/lib/worker/main.js') 
   }) as typeof process.on;
 }
 
+const growth: Buffer[] = [];
+
 function obey(order: Order): void {
   switch (order) {
     case 'throw':
       throw new Error('told to throw');
+    case 'grow':
+      growth.push(Buffer.alloc(64 * 1024 * 1024, 1));
+      break;
     case 'exhaust':
       exhaust();
       break;

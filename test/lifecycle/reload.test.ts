@@ -30,7 +30,7 @@ describe('a reload', function () {
     expect(lossesOf(await stress.stop())).to.deep.equal([]);
     await until(() => service.processes().length === 3, { what: 'the old workers to end' });
     expect(openDescriptors(service.pid)).to.be.at.most(before);
-    expect(service.logged(/ : error : /)).to.deep.equal([]);
+    expect(service.logged(/: error : /)).to.deep.equal([]);
   });
 
   it('under stress a hundred times in a second becomes a few, the last of which counts', async () => {

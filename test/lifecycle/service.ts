@@ -177,9 +177,9 @@ export class Service {
 
   /**
    * Ends it in good order and removes its directory. Rejects when anything is left over: a process, a socket, a PID
-   * file, a descriptor here.
+   * file; and, unless other services run beside it, a descriptor here.
    */
-  async end(): Promise<void> {
+  async end({ alone = true } = {}): Promise<void> {
     const processes = this.processes();
     try {
       await Promise.all(this.stresses.map((stress) => stress.stop()));
@@ -191,6 +191,7 @@ export class Service {
       await this.daemon.stop();
       await rm(this.directory, { recursive: true, force: true });
     }
+    if (!alone) return;
     await until(() => openDescriptors(process.pid) <= this.descriptorsBefore, {
       what: 'all descriptors of the test to be closed',
     });

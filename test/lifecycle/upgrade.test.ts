@@ -34,7 +34,7 @@ describe('an upgrade', function () {
     await until(() => !old.some(running), { what: 'the old versions to end' });
     await until(() => service.processes().length === 3, { what: 'their workers to end' });
     expect(openDescriptors(service.pid)).to.be.at.most(before);
-    expect(service.logged(/ : error : /)).to.deep.equal([]);
+    expect(service.logged(/: error : /)).to.deep.equal([]);
   });
 
   it('leaves the clients there are with the old version until they leave', async () => {
