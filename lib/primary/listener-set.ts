@@ -2,18 +2,16 @@ import type { Logger } from '../logging/logger.js';
 import { Listener, ListenError, type ListenerEvents, type SocketFile } from './listener.js';
 import type { PlannedListener } from './listener-plan.js';
 
-/** A change of the listening sockets that is ready but not made yet. */
-export interface ListenerChange {
-  /** Makes it: new sockets accept, changed ones are as they should be, the rest is closed. Cannot fail. */
-  commit(): void;
-  /** Takes it back; nothing has changed then. */
-  abandon(): void;
-}
-
 /** The listening sockets there are, by name. */
 export class ListenerSet {
   private readonly listeners = new Map<string, Listener>();
   private accepting = false;
+  private closed = false;
+  /** A change that is prepared and not made. */
+  private pending: {
+    readonly plan: readonly PlannedListener[];
+    readonly opened: readonly Listener[];
+  } | null = null;
 
   constructor(
     private readonly events: ListenerEvents,
@@ -33,12 +31,13 @@ export class ListenerSet {
     this.listeners.set(keyOf(listener.settings), listener);
   }
 
-  /** Opens what the plan has and the set lacks, before anything old is closed. Throws ListenError. */
-  async prepare(plan: readonly PlannedListener[]): Promise<ListenerChange> {
+  /**
+   * Opens what the plan has and the set lacks, before anything old is closed. `commit` or `abandon` is to follow. Throws
+   * ListenError; nothing has changed then.
+   */
+  async prepare(plan: readonly PlannedListener[]): Promise<void> {
     const opened: Listener[] = [];
-    const abandon = (): void => {
-      for (const listener of opened) listener.close();
-    };
+    this.pending = { plan, opened };
     const wanted = new Set(plan.map(({ settings }) => keyOf(settings)));
     const going = [...this.listeners].filter(([key]) => !wanted.has(key));
     const rivals = going.map(([, listener]) => listener).filter(isRemote);
@@ -48,13 +47,30 @@ export class ListenerSet {
         const listener = await this.open(planned, rivals).catch((error: unknown) => {
           throw placed(planned.place, error);
         });
+        if (this.closed) {
+          listener?.close();
+          throw new ListenError('The daemon stops.');
+        }
         if (listener !== null) opened.push(listener);
       }
     } catch (error) {
-      abandon();
+      this.abandon();
       throw error;
     }
-    return { commit: () => this.commit(plan, opened), abandon };
+  }
+
+  /** Makes the change that was prepared: new sockets accept, changed ones are as they should be, the rest is closed. */
+  commit(): void {
+    if (this.pending === null) return;
+    const { plan, opened } = this.pending;
+    this.pending = null;
+    this.changeTo(plan, opened);
+  }
+
+  /** Takes the change that was prepared back. */
+  abandon(): void {
+    for (const listener of this.pending?.opened ?? []) listener.close();
+    this.pending = null;
   }
 
   /** Begins to accept on all sockets, those added later too. */
@@ -88,12 +104,15 @@ export class ListenerSet {
     return [...this.listeners.values()].some((listener) => listener.isWaitedFor);
   }
 
+  /** For good. */
   close(): void {
+    this.closed = true;
+    this.abandon();
     for (const listener of this.listeners.values()) listener.close();
     this.listeners.clear();
   }
 
-  private commit(plan: readonly PlannedListener[], opened: readonly Listener[]): void {
+  private changeTo(plan: readonly PlannedListener[], opened: readonly Listener[]): void {
     const wanted = new Map(plan.map((planned) => [keyOf(planned.settings), planned]));
     for (const [key, listener] of this.listeners) {
       const planned = wanted.get(key);

@@ -48,8 +48,10 @@ export class PidFile {
   }
 
   private static written(path: string, fd: number): PidFile {
-    ftruncateSync(fd, 0);
-    writeSync(fd, `${process.pid}\n`, 0);
+    const text = `${process.pid}\n`;
+    // In this order a reader never finds an older pid's file empty.
+    writeSync(fd, text, 0);
+    ftruncateSync(fd, text.length);
     return new PidFile(path, fd);
   }
 

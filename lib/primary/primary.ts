@@ -1,10 +1,7 @@
-import { existsSync, mkdirSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { dirname } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
-import { keyFault } from '../config/key-fault.js';
 import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
@@ -15,11 +12,12 @@ import { IdleClock } from './idle-clock.js';
 import { runHooks, type HookEvent } from './hooks.js';
 import { listenerSettings, planListeners, type PlannedListener } from './listener-plan.js';
 import { Listener, type ListenerSettings } from './listener.js';
-import { ListenerSet, type ListenerChange } from './listener-set.js';
+import { ListenerSet } from './listener-set.js';
 import { localPeer } from './local-peer.js';
 import { PidFile } from './pid-file.js';
 import { checkPrerequisites } from './prerequisites.js';
 import { Reception, type ClientLimits } from './reception.js';
+import { makeRunDirectory } from './run-directory.js';
 import type { ServiceManager } from './service-manager.js';
 import { missingSockets, type InheritedSocket } from './socket-activation.js';
 import { Successor, type Inheritance } from './succession.js';
@@ -77,8 +75,6 @@ export class Primary {
   private started = false;
   /** What became of the last reload, for the service manager. */
   private news = 'not reloaded yet';
-  /** A change of the listening sockets that is prepared and not made. */
-  private pendingChange: ListenerChange | null = null;
   /** Set while a successor comes up and takes over; aborting it ends a successor that is not ready. */
   private upgrading: AbortController | null = null;
   /** The process that has taken over. */
@@ -153,15 +149,19 @@ export class Primary {
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
       const setup = this.setupFor(configuration, this.logging.forWorkers);
-      const change = await this.prepareListeners(configuration);
+      await this.listeners.prepare(await this.plan(configuration));
       await this.pool.start(setup, cluster.workers);
       if (inheritance === null) await this.runHooks('start');
       if (inheritance !== null) {
         await inheritance.ready();
         this.pidFile = PidFile.acquire(pidFile);
       }
+      if (this.stopping !== null) {
+        await this.stopping;
+        return;
+      }
       this.listeners.share(false);
-      this.commitListeners(change);
+      this.listeners.commit();
       this.started = true;
       this.serve();
     } catch (error) {
@@ -241,6 +241,7 @@ export class Primary {
       }
       this.serviceManager.reloading();
       await this.runHooks('reload');
+      if (this.isStopping) return;
       await this.reloadOnce();
       this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
       this.serviceManager.reloaded(this.status('the last reload succeeded'));
@@ -277,12 +278,12 @@ export class Primary {
   private async changeTo(configuration: Configuration, logChange: PreparedLogging): Promise<void> {
     const setup = this.setupFor(configuration, logChange.forWorkers);
     makeRunDirectory(configuration);
-    const change = await this.prepareListeners(configuration);
+    await this.listeners.prepare(await this.plan(configuration));
     let first: WorkerProcess;
     try {
       first = await this.pool.prepare(setup);
     } catch (error) {
-      this.abandonListeners();
+      this.listeners.abandon();
       throw error;
     }
     this.configuration = configuration;
@@ -291,11 +292,14 @@ export class Primary {
     this.reception.limits = limitsOf(configuration);
     this.admin.configure(adminSettingsOf(configuration));
     this.pool.renew(first, setup, configuration.cluster.workers);
-    this.commitListeners(change);
+    this.listeners.commit();
     this.serve();
   }
 
-  /** A generation drains until its clients have left: that is up to them, so a reload may have to wait. False: it has become needless. */
+  /**
+   * A generation drains until its clients have left: that is up to them, so a reload may have to wait. False: it has become
+   * needless.
+   */
   private async oldGenerationsGone(): Promise<boolean> {
     if (this.pool.drainingGenerations < maxDraining) return true;
     this.log.warning(
@@ -373,26 +377,6 @@ export class Primary {
     const report = (): void => this.serviceManager.status(this.status(this.news));
     report();
     setInterval(report, statusInterval).unref();
-  }
-
-  private async prepareListeners(configuration: Configuration): Promise<ListenerChange> {
-    const change = await this.listeners.prepare(await this.plan(configuration));
-    this.pendingChange = change;
-    if (this.stopping !== null) {
-      this.abandonListeners();
-      throw new Error('the daemon stops');
-    }
-    return change;
-  }
-
-  private commitListeners(change: ListenerChange): void {
-    this.pendingChange = null;
-    change.commit();
-  }
-
-  private abandonListeners(): void {
-    this.pendingChange?.abandon();
-    this.pendingChange = null;
   }
 
   /** Leaves sockets, PID file and new clients to a successor that is ready, and lets the clients there are finish. */
@@ -531,7 +515,6 @@ export class Primary {
   }
 
   private removeFiles(): void {
-    this.abandonListeners();
     this.listeners.close();
     this.pidFile?.release();
     this.pidFile = null;
@@ -545,22 +528,4 @@ function limitsOf({ conf, cluster }: Configuration): ClientLimits {
     maxWaiting: Math.max(conf.max_queued_clients, 1),
     loginTimeout: cluster.login_timeout * 1000,
   };
-}
-
-function makeRunDirectory(configuration: Configuration): void {
-  const { mode, paths } = configuration;
-  try {
-    makeDirectory(paths.runDirectory, mode === 'system' ? 0o755 : 0o700);
-  } catch (error) {
-    const reason = (error as Error).message;
-    const sentence = `Cannot make the directory '${paths.runDirectory}': ${reason}.`;
-    throw keyFault(configuration, 'unix_sock_dir', sentence);
-  }
-}
-
-/** With those above it. Node's own way never returns where the system says of a directory that is there that it is not, as in /proc. */
-function makeDirectory(path: string, mode: number): void {
-  if (existsSync(path)) return;
-  makeDirectory(dirname(path), mode);
-  mkdirSync(path, mode);
 }

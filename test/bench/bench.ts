@@ -27,6 +27,9 @@ export interface Subject {
   readonly stop: () => Promise<void>;
 }
 
+/** A competitor that was started and may not serve yet. */
+type Candidate = Launched & Pick<Subject, 'competitor' | 'stop'>;
+
 /** How long a competitor may take to end in order, in milliseconds. */
 const stopPatience = 10_000;
 
@@ -103,16 +106,13 @@ export class Bench {
   }
 
   /** Starts a competitor without waiting until it serves. */
-  async launch(
-    competitor: Competitor,
-    task: Omit<Task, 'directory'>,
-  ): Promise<Launched & Pick<Subject, 'stop'>> {
+  async launch(competitor: Competitor, task: Omit<Task, 'directory'>): Promise<Candidate> {
     const directory = await mkdtemp(join(this.directory, 'p-'));
     const launched = await competitor.launch({ ...task, directory });
     const stop = this.closing(async () => {
       if (launched.process) await end(launched.process);
     });
-    return { ...launched, stop };
+    return { competitor, ...launched, stop };
   }
 
   /** Starts a competitor; resolves when it serves, unless it asks for SASL. Rejects with its words when it ends. */
@@ -121,21 +121,24 @@ export class Bench {
     task: Omit<Task, 'directory'>,
     uri?: string,
   ): Promise<Subject> {
-    const { socket, tlsPort, process: child, stop } = await this.launch(competitor, task);
-    if (child && task.saslDirectory === undefined) await this.firstAnswer(socket, child, uri);
+    const candidate = await this.launch(competitor, task);
+    const { socket, tlsPort, process: child, stop } = candidate;
+    if (child && task.saslDirectory === undefined) await this.firstAnswer(candidate, uri);
     const pids = (): number[] => (child === null ? [] : processTree(child.pid));
     return { competitor, socket, tlsPort, pids, stop };
   }
 
-  /** Resolves when a client was served: microseconds of the monotonic clock. */
-  async firstAnswer(socket: string, child: ClientProcess, uri = 'qemu:///system'): Promise<number> {
+  /** Resolves when a client was served: microseconds of the monotonic clock. Rejects when the candidate ends. */
+  async firstAnswer(
+    { competitor, socket, process: child }: Candidate,
+    uri = 'qemu:///system',
+  ): Promise<number> {
     const load = startLoad(this.programs.generator, 'first', { socket, uri });
     const served = resultOf(load).catch(() => null);
-    const ended = child.finished.then(() => null);
-    const result = await Promise.race([served, ended]);
+    const result = await Promise.race([served, child?.finished.then(() => null) ?? served]);
     if (result?.errors === 0) return result.firstAnswerAt;
     await load.kill();
-    throw new Error(`It did not serve a client. It said: ${child.stderr}`);
+    throw new Error(`${competitor.name} did not serve a client. It said: ${child?.stderr ?? ''}`);
   }
 
   /** Measures every row with every competitor in turn, and all of that `repeats` times. */

@@ -41,7 +41,7 @@ export async function playLife(bench: Bench, rows: readonly RowDescription[]): P
 async function measureStart(bench: Bench, competitor: Competitor): Promise<Figures> {
   const begun = Number(process.hrtime.bigint() / 1000n);
   const launched = await bench.launch(competitor, { daemon: bench.daemon });
-  const answered = await bench.firstAnswer(launched.socket, launched.process!);
+  const answered = await bench.firstAnswer(launched);
   await launched.stop();
   return { time: (answered - begun) / 1000 };
 }

@@ -38,15 +38,15 @@ describe('a reload that changes the listening sockets', function () {
   /** Connects to several ports all the time. Returns how to end it, and what was ever open at the same moment. */
   function watch(ports: readonly number[]): () => Promise<string[]> {
     const seen = new Set<string>();
-    let ending = false;
+    const stop = new AbortController();
     const watching = (async (): Promise<void> => {
-      while (!ending) {
+      while (!stop.signal.aborted) {
         const codes = await Promise.all(ports.map((port) => refusal(connectTcp(port))));
         seen.add(codes.map((code) => (code === 'none' ? 'open' : (code ?? 'failed'))).join(' '));
       }
     })();
     return async () => {
-      ending = true;
+      stop.abort();
       await watching;
       return [...seen];
     };

@@ -22,8 +22,7 @@ const signal = 'SIGUSR1';
  * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes memory until there is
  * none; `hang`: never comes back.
  */
-export const orders = ['throw', 'grow', 'exhaust', 'hang'] as const;
-export type Order = (typeof orders)[number];
+export type Order = 'throw' | 'grow' | 'exhaust' | 'hang';
 
 /** Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never comes to that. */
 export type Moment = 'load' | 'start' | 'wait';

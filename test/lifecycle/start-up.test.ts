@@ -102,11 +102,13 @@ describe('a signal while the daemon starts', function () {
 
   it('HUP at once ends it or does nothing, and nothing is left', async () => {
     start();
+    let hasEnded = false;
+    void daemon.finished.then(() => (hasEnded = true));
     signal('SIGHUP');
-    await until(() => processes().length === 0 || daemon.stderr.includes('serving on'), {
+    await until(() => hasEnded || daemon.stderr.includes('serving on'), {
       what: 'it to end or to serve',
     });
-    signal('SIGTERM');
+    await daemon.kill('SIGTERM');
     await isGone();
   });
 

@@ -17,9 +17,9 @@ export class LogWatch {
 
   /** Waits for a line of this form. */
   async line(form: RegExp): Promise<void> {
-    const what = `a line in the log that matches ${String(form)}`;
-    await until(() => this.lines.some((line) => form.test(line)), { what }).catch(() => {
-      expect.fail(`There is no ${what}, but:\n${this.lines.join('\n')}`);
+    const isThere = (): boolean => this.lines.some((line) => form.test(line));
+    await until(isThere, { what: `a line that matches ${String(form)}` }).catch((error: unknown) => {
+      expect.fail(`${String(error)} The log has:\n${this.lines.join('\n')}`);
     });
   }
 

@@ -1,0 +1,124 @@
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import { certificatesLacking } from '../peers/certificates.js';
+import { run, searchPath } from '../peers/clients.js';
+import { whyNoHost } from '../peers/modular-host.js';
+import { saslAccountsLacking } from '../peers/sasl-accounts.js';
+import { sharedHost } from '../peers/shared-host.js';
+import { freshDirectory } from '../peers/waiting.js';
+
+const heading = '## Secure remote access in five minutes\n';
+
+/** README_FILE names another file that has the section. */
+const readme =
+  process.env['README_FILE'] ?? fileURLToPath(new URL('../../../README.md', import.meta.url));
+
+/** The commands of the section, in their fences. */
+function commands(): string[] {
+  const [, section = ''] = readFileSync(readme, 'utf8').split(heading);
+  const [body = ''] = section.split(/^## /m);
+  return [...body.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, text]) => text!);
+}
+
+const blocks = commands();
+
+function findObstacle(): string | null {
+  const lacking = whyNoHost() ?? certificatesLacking('virt-pki-query-dn') ?? saslAccountsLacking();
+  if (lacking !== undefined) return lacking;
+  const trial = spawnSync('unshare', [
+    '--mount',
+    '--net',
+    '--pid',
+    '--fork',
+    '--mount-proc',
+    'true',
+  ]);
+  if (trial.status !== 0) return 'needs unshare with namespaces of all kinds';
+  return blocks.length === 0 ? 'the README has no such section' : null;
+}
+
+const obstacle = findObstacle();
+
+/**
+ * Runs in namespaces of its own, which end with it: /run and the network with its ports are empty there. Whatever the
+ * commands print is kept apart from what the test asks for.
+ */
+const scriptOf = (steps: readonly string[]): string => `
+set -euo pipefail
+mount -t tmpfs tmpfs /run
+ip link set lo up
+exec 3>&1 1>&2
+try() {
+  virsh --connect "qemu+tls://$HOST/system?pkipath=$ALICE&authfile=$ALICE/auth.conf" uri >&3 2>&3 || echo "status $?" >&3
+}
+${steps.join('\n')}
+`;
+
+describe(`the README's secure remote access${obstacle === null ? '' : ` (skipped: ${obstacle})`}`, function () {
+  this.timeout(60_000);
+  let directory: string;
+  let env: Record<string, string>;
+
+  before(async function () {
+    if (obstacle !== null) this.skip();
+    const host = await sharedHost();
+    directory = await freshDirectory();
+    const [libvirt, bin] = [join(directory, 'libvirt'), join(directory, 'bin')];
+    await mkdir(libvirt);
+    await writeFile(join(libvirt, 'virtproxyd-cluster.ini'), host.routesIni());
+    await mkdir(bin);
+    const program = fileURLToPath(new URL('../peers/run-proxy.js', import.meta.url));
+    await writeFile(
+      join(bin, 'virtproxyd'),
+      `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`,
+    );
+    await chmod(join(bin, 'virtproxyd'), 0o755);
+    env = {
+      PATH: `${bin}:${searchPath}`,
+      HOST: 'localhost',
+      PKI: join(directory, 'pki'),
+      LIBVIRT: libvirt,
+      SASL: join(directory, 'sasl2'),
+      SASL_CONF_PATH: join(directory, 'sasl2'),
+      ALICE: join(directory, 'alice'),
+    };
+  });
+  after(async () => {
+    if (obstacle === null) await rm(directory, { recursive: true, force: true });
+  });
+
+  it('works as it is written, for alice and for nobody else', async () => {
+    const last = blocks.length - 1;
+    const script = scriptOf([
+      ...blocks.slice(0, last),
+      'try',
+      'mv "$ALICE/auth.conf" "$ALICE/right.conf"',
+      'sed s/password=.*/password=wrong/ "$ALICE/right.conf" >"$ALICE/auth.conf"',
+      'try',
+      'mv "$ALICE/right.conf" "$ALICE/auth.conf"',
+      'mv "$ALICE/clientcert.pem" "$ALICE/hidden.pem"',
+      'try',
+      'mv "$ALICE/hidden.pem" "$ALICE/clientcert.pem"',
+      blocks[last]!,
+      'try',
+    ]);
+    const namespaces = ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
+    const { code, stdout, stderr } = await run('unshare', [...namespaces, 'bash', '-c', script], {
+      env,
+      timeoutMs: 60_000,
+    });
+    expect(code, stderr).to.equal(0);
+    const [right, ...refused] = stdout
+      .split(/(?<=status 1\n|\/auth\.conf\n)/)
+      .filter((text) => text.trim() !== '');
+    expect(right).to.match(/^qemu\+tls:\/\/localhost\/system\?/);
+    expect(refused).to.have.length(3);
+    expect(refused[0]).to.match(/authentication failed/);
+    expect(refused[1]).to.match(/Unable to read TLS confirmation/);
+    expect(refused[2]).to.match(/authentication failed/);
+  });
+});
