@@ -18,9 +18,11 @@ export class LogWatch {
   /** Waits for a line of this form. */
   async line(form: RegExp): Promise<void> {
     const isThere = (): boolean => this.lines.some((line) => form.test(line));
-    await until(isThere, { what: `a line that matches ${String(form)}` }).catch((error: unknown) => {
-      expect.fail(`${String(error)} The log has:\n${this.lines.join('\n')}`);
-    });
+    await until(isThere, { what: `a line that matches ${String(form)}` }).catch(
+      (error: unknown) => {
+        expect.fail(`${String(error)} The log has:\n${this.lines.join('\n')}`);
+      },
+    );
   }
 
   /** Waits for a line, which must be the only one, and of this form. */

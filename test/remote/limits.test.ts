@@ -270,7 +270,7 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
     });
   });
 
-    describe('of clients that have not logged in', () => {
+  describe('of clients that have not logged in', () => {
     it('let the oldest silent one give way', async () => {
       await start({ conf: { max_anonymous_clients: 3 } });
       const silent: RawClient[] = [];
