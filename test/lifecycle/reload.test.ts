@@ -29,7 +29,7 @@ describe('a reload', function () {
     }
     expect(lossesOf(await stress.stop())).to.deep.equal([]);
     await until(() => service.processes().length === 3, { what: 'the old workers to end' });
-    expect(openDescriptors(service.pid)).to.be.at.most(before);
+    await until(() => openDescriptors(service.pid) <= before, { what: 'descriptors to be closed' });
     expect(service.logged(/: error : /)).to.deep.equal([]);
   });
 

@@ -221,19 +221,24 @@ const isConfiguration = (name: string): boolean => /\.(conf|ini)$/.test(name);
 
 const reloaded = /reloaded: generation \d+ serves/;
 
+/** What the descriptors of a process are, as the kernel names it. */
+export function descriptorsOf(pid: number): string[] {
+  return readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)];
+    } catch {
+      // It was closed while we looked.
+      return [];
+    }
+  });
+}
+
 /**
  * How many descriptors a process has open, without the one that node keeps for when it has no other and those that it
  * reads other processes' figures by.
  */
 export function openDescriptors(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
-    try {
-      return !/^\/(dev\/null|proc\/)/.test(readlinkSync(`/proc/${pid}/fd/${fd}`));
-    } catch {
-      // The one by which this very list was read.
-      return false;
-    }
-  }).length;
+  return descriptorsOf(pid).filter((target) => !/^\/(dev\/null|proc\/)/.test(target)).length;
 }
 
 /** Milliseconds that something may take which takes `fair` on a machine with nothing else to do. */
