@@ -50,8 +50,14 @@ export class Misbehaviour {
   }
 
   order(worker: number, order: Order): void {
-    writeFileSync(join(this.directory, 'order'), order);
+    // A file for each: another's order must not be rewritten while it is read.
+    writeFileSync(join(this.directory, `order-${worker}`), order);
     process.kill(worker, signal);
+  }
+
+  /** Whether a worker has begun to do what it was ordered last. */
+  obeys(worker: number): boolean {
+    return !existsSync(join(this.directory, `order-${worker}`));
   }
 
   /** When workers were forked, in milliseconds since the epoch. */
@@ -65,7 +71,12 @@ const directory = process.env[variable];
 if (directory !== undefined && process.argv[1]?.endsWith('/lib/worker/main.js') === true) {
   appendFileSync(join(directory, 'forks'), `${Date.now()}\n`);
   if (existsSync(join(directory, 'load'))) throw new Error('told to crash when loaded');
-  process.on(signal, () => obey(readFileSync(join(directory, 'order'), 'utf8') as Order));
+  const orders = join(directory, `order-${process.pid}`);
+  process.on(signal, () => {
+    const order = readFileSync(orders, 'utf8') as Order;
+    rmSync(orders);
+    obey(order);
+  });
   const on = process.on.bind(process);
   process.on = ((event: string, listener: (...args: unknown[]) => void) => {
     // What a worker listens to once it has its configuration.

@@ -83,6 +83,7 @@ describe('a fault that lasts', function () {
     withService('', async (service, misbehaviour) => {
       const [victim] = await service.readyWorkers(2);
       misbehaviour.order(victim!, 'hang');
+      await until(() => misbehaviour.obeys(victim!), { what: 'the worker to hang' });
       const start = performance.now();
       // Longer than a busy machine takes, shorter than it takes until the worker is killed.
       const limit = 4000;

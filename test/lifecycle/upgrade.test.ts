@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { existsSync } from 'node:fs';
 import { status } from '../../lib/rpc/frame.js';
 import type { RawClient } from '../peers/raw-client.js';
+import { connectTcp } from '../peers/remote-client.js';
 import { stressCall } from '../peers/stress-daemon.js';
 import { until } from '../peers/waiting.js';
 import { Misbehaviour } from './misbehaviour.js';
@@ -53,6 +54,24 @@ describe('an upgrade', function () {
     await until(() => !running(first), { what: 'the old version to end' });
     expect(await isServed(fresh)).to.be.true;
     fresh.destroy();
+  });
+
+  it('serves those that wait for a place in the old version', async () => {
+    const limits = { max_clients: 1, max_anonymous_clients: 1 };
+    service = await Service.start({ remote: true, conf: limits });
+    const first = service.pid;
+    const connect = (): Promise<RawClient> => connectTcp(Number(service.conf['tcp_port']));
+    const [inside, waiting] = [await connect(), await connect()];
+    const reply = waiting.openUri('qemu:///system');
+    expect((await inside.openUri('qemu:///system')).status).to.equal(status.ok);
+    expect(waiting.frames).to.deep.equal([]);
+    await service.upgrade();
+    expect((await reply).status).to.equal(status.ok);
+    for (const client of [inside, waiting]) {
+      expect(await isServed(client)).to.be.true;
+      client.destroy();
+    }
+    await until(() => !running(first), { what: 'the old version to end' });
   });
 
   it('whose old version is ended costs only its clients', async () => {

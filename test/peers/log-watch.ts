@@ -28,7 +28,7 @@ export class LogWatch {
   /** Waits for a line, which must be the only one, and of this form. */
   async onlyLine(form: RegExp): Promise<void> {
     await until(() => this.lines.length > 0, { what: 'a line in the log' });
-    expect(this.lines).to.have.length(1);
+    expect(this.lines, this.lines.join('\n')).to.have.length(1);
     expect(this.lines[0]).to.match(form);
   }
 }

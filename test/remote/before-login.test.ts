@@ -92,6 +92,8 @@ describe(`what a client sends before it is in${obstacle === undefined ? '' : ` (
     log = new LogWatch(proxy);
   });
   afterEach(async () => {
+    // The clients have left. A connection that this daemon ended first would be told of in the next test's log.
+    await Promise.all(daemon.connections.map(({ end }) => end));
     await daemon.stop();
   });
   after(async () => {

@@ -84,7 +84,10 @@ describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstac
         );
         expect(listening, pattern).to.include(`socket:[${inode}]`);
       }
-      expect(await host.output('ls /run/libvirt')).not.to.include('virtproxyd');
+      expect(await host.output('readlink /run/libvirt/virtproxyd-admin-sock')).to.equal(
+        '/run/libvirt/libvirt-admin-sock',
+      );
+      await host.output('virt-admin -c virtproxyd:///system server-list');
       await host.output(`virsh --quiet --readonly -c qemu:///system uri`);
     });
 
