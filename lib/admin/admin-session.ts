@@ -99,10 +99,10 @@ export class AdminSession implements FrameSink, StreamListener {
     this.onClosed(this);
   }
 
-  bytes(chunk: Buffer): void {
-    this.watch?.heard(performance.now());
+  bytes(buffer: Buffer, length: number): void {
+    this.watch?.heard();
     try {
-      this.framer.push(chunk);
+      this.framer.push(buffer, length);
     } catch (error) {
       this.close(error instanceof Error ? error.message : String(error));
     }

@@ -71,12 +71,12 @@ export class Framer {
     return this.suspended;
   }
 
-  /** Takes the next bytes of the stream. Throws FrameLengthError. */
-  push(bytes: Buffer): void {
+  /** Takes the next bytes of the stream, the first `end` of `bytes`. Throws FrameLengthError. */
+  push(bytes: Buffer, end = bytes.length): void {
     if (this.stopped) return;
-    if (this.suspended) this.hold(bytes, 0, bytes.length);
-    else if (this.heldEnd > 0) this.continueHeld(bytes);
-    else this.cut(bytes, 0);
+    if (this.suspended) this.hold(bytes, 0, end);
+    else if (this.heldEnd > 0) this.continueHeld(bytes, end);
+    else this.cut(bytes, 0, end);
   }
 
   /** Asks `largeFrame` again after it had refused; false when it refuses still. Throws FrameLengthError. */
@@ -85,7 +85,7 @@ export class Framer {
     this.suspended = false;
     const bytes = this.held.subarray(0, this.heldEnd);
     this.forget();
-    this.cut(bytes, 0);
+    this.cut(bytes, 0, bytes.length);
     return !this.isSuspended;
   }
 
@@ -95,11 +95,10 @@ export class Framer {
     this.forget();
   }
 
-  private cut(bytes: Buffer, start: number): void {
-    const end = bytes.length;
+  private cut(bytes: Buffer, start: number, end: number): void {
     while (start < end && !this.stopped) {
       if (this.largeLeft > 0) {
-        start = this.passLarge(bytes, start);
+        start = this.passLarge(bytes, start, end);
         continue;
       }
       if (end - start < 4) break;
@@ -120,33 +119,33 @@ export class Framer {
     if (start < end && !this.stopped) this.hold(bytes, start, end);
   }
 
-  private passLarge(bytes: Buffer, start: number): number {
-    const end = Math.min(bytes.length, start + this.largeLeft);
-    this.largeLeft -= end - start;
-    this.sink.largeBytes(bytes, start, end, this.largeLeft === 0);
-    return end;
+  private passLarge(bytes: Buffer, start: number, end: number): number {
+    const next = Math.min(end, start + this.largeLeft);
+    this.largeLeft -= next - start;
+    this.sink.largeBytes(bytes, start, next, this.largeLeft === 0);
+    return next;
   }
 
   /** Completes the held frame with just the bytes it lacks, so that the rest of the chunk is used in place. */
-  private continueHeld(bytes: Buffer): void {
+  private continueHeld(bytes: Buffer, end: number): void {
     let used = 0;
     if (this.heldEnd < 4) {
-      used = Math.min(4 - this.heldEnd, bytes.length);
+      used = Math.min(4 - this.heldEnd, end);
       this.hold(bytes, 0, used);
       if (this.heldEnd < 4) return;
     }
     const length = this.checkedLength(this.held, 0);
     const wanted = length <= collectLimit ? length : headerLength;
-    const more = Math.min(Math.max(wanted - this.heldEnd, 0), bytes.length - used);
+    const more = Math.min(Math.max(wanted - this.heldEnd, 0), end - used);
     this.hold(bytes, used, used + more);
     used += more;
     if (this.heldEnd < wanted) return;
     const whole = this.held.subarray(0, this.heldEnd);
     this.forget();
-    this.cut(whole, 0);
+    this.cut(whole, 0, whole.length);
     if (this.stopped) return;
-    if (this.suspended) this.hold(bytes, used, bytes.length);
-    else this.cut(bytes, used);
+    if (this.suspended) this.hold(bytes, used, end);
+    else this.cut(bytes, used, end);
   }
 
   private checkedLength(bytes: Buffer, start: number): number {

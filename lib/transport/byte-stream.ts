@@ -1,7 +1,7 @@
 /** What a stream tells its one listener. */
 export interface StreamListener {
-  /** Bytes arrived. `chunk` is overwritten after the call: copy what must last. */
-  bytes(chunk: Buffer): void;
+  /** Bytes arrived: the first `length` of `buffer`, which is overwritten after the call. Copy what must last. */
+  bytes(buffer: Buffer, length: number): void;
   /** All queued bytes are with the kernel, after `queuedBytes` had reached the stream's high-water mark. */
   drained(): void;
   /** Nothing more will come, now or ever; told once. `error` is null when the peer just ended. */
@@ -14,8 +14,8 @@ export interface ByteStream {
   readonly queuedBytes: number;
   /** Begins to read. */
   listen(listener: StreamListener): void;
-  /** `chunk` belongs to the stream from now on. */
-  write(chunk: Buffer): void;
+  /** Sends the bytes from `start` to `end`; what cannot go out at once is copied. */
+  write(bytes: Buffer, start?: number, end?: number): void;
   pause(): void;
   resume(): void;
   /** Sends what is queued, then closes. */

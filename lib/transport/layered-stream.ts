@@ -27,15 +27,15 @@ export class LayeredStream implements ByteStream {
   listen(listener: StreamListener): void {
     this.listener = listener;
     this.inner.listen({
-      bytes: (chunk) => this.received(chunk),
+      bytes: (buffer, length) => this.received(buffer.subarray(0, length)),
       drained: () => listener.drained(),
       closed: (error) => listener.closed(error),
     });
   }
 
-  write(chunk: Buffer): void {
+  write(bytes: Buffer, start = 0, end = bytes.length): void {
     try {
-      for (const packet of this.layer.encode(chunk)) this.inner.write(packet);
+      for (const packet of this.layer.encode(bytes.subarray(start, end))) this.inner.write(packet);
     } catch (error) {
       this.fail(error);
     }
@@ -65,7 +65,7 @@ export class LayeredStream implements ByteStream {
       this.fail(error);
       return;
     }
-    if (clear.length > 0) this.listener?.bytes(clear);
+    if (clear.length > 0) this.listener?.bytes(clear, clear.length);
   }
 
   private fail(error: unknown): void {

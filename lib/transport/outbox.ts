@@ -43,7 +43,7 @@ export class Outbox {
     return this.holder !== null && this.holder !== sender;
   }
 
-  /** Adds a frame that lies in `bytes`; the bytes are copied at the latest by `flush()`, which must follow. */
+  /** Adds a frame that lies in `bytes`; `flush()` must follow before they change. */
   forward(sender: Sender, bytes: Buffer, start: number, end: number): void {
     if (this.isBlockedFor(sender)) {
       this.defer(Buffer.from(bytes.subarray(start, end)));
@@ -59,14 +59,14 @@ export class Outbox {
     this.runEnd = end;
   }
 
-  /** Sends a frame that was made for it and belongs to the outbox from now on. */
+  /** Sends a frame that was made for it. */
   send(sender: Sender, frame: Buffer): void {
     if (this.isBlockedFor(sender)) {
       this.defer(frame);
       return;
     }
     this.flush();
-    this.write(frame);
+    this.write(frame, 0, frame.length);
   }
 
   /** Claims the outbox for a large frame; false while another sender's is under way. */
@@ -81,7 +81,7 @@ export class Outbox {
     this.holder = null;
     this.flush();
     this.waiting = 0;
-    for (const frame of this.deferred.splice(0)) this.write(frame);
+    for (const frame of this.deferred.splice(0)) this.write(frame, 0, frame.length);
     this.onReleased();
   }
 
@@ -95,11 +95,11 @@ export class Outbox {
     const { run } = this;
     if (run === null) return;
     this.run = null;
-    this.write(Buffer.from(run.subarray(this.runStart, this.runEnd)));
+    this.write(run, this.runStart, this.runEnd);
   }
 
-  private write(bytes: Buffer): void {
-    this.written += bytes.length;
-    this.stream.write(bytes);
+  private write(bytes: Buffer, start: number, end: number): void {
+    this.written += end - start;
+    this.stream.write(bytes, start, end);
   }
 }

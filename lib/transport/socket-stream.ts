@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 
@@ -18,11 +19,17 @@ export function handleOf(socket: Socket): SocketHandle {
   return (socket as unknown as { readonly _handle: SocketHandle })._handle;
 }
 
-/** A UNIX or TCP socket as ByteStream. */
+/**
+ * A UNIX or TCP socket as ByteStream. What the kernel takes at once goes to it straight from the caller's bytes; node's own
+ * queue, which costs more than the system call itself, sees only the rest.
+ */
 export class SocketStream implements ByteStream {
   private listener: StreamListener | null = null;
+  private readonly fd: number;
 
+  /** The socket must be connected. Node's sockets never block. */
   private constructor(private readonly socket: Socket) {
+    this.fd = handleOf(socket).fd;
     const closed = (error: Error | null): void => {
       const { listener } = this;
       this.listener = null;
@@ -47,7 +54,7 @@ export class SocketStream implements ByteStream {
   /** Makes a stream of a paused connection that this process accepted. */
   static over(socket: Socket): SocketStream {
     const stream = new SocketStream(socket);
-    socket.on('data', (chunk: Buffer) => stream.received(chunk));
+    socket.on('data', (chunk: Buffer) => stream.received(chunk, chunk.length));
     return stream;
   }
 
@@ -89,8 +96,11 @@ export class SocketStream implements ByteStream {
     this.socket.resume();
   }
 
-  write(chunk: Buffer): void {
-    if (this.socket.writable) this.socket.write(chunk);
+  write(bytes: Buffer, start = 0, end = bytes.length): void {
+    const { socket } = this;
+    if (!socket.writable) return;
+    const next = socket.writableLength > 0 ? start : start + this.writeNow(bytes, start, end);
+    if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
   }
 
   pause(): void {
@@ -112,8 +122,18 @@ export class SocketStream implements ByteStream {
   }
 
   /** For the readers only. */
-  received(chunk: Buffer): void {
-    this.listener?.bytes(chunk);
+  received(buffer: Buffer, length: number): void {
+    this.listener?.bytes(buffer, length);
+  }
+
+  /** How many bytes the kernel took. */
+  private writeNow(bytes: Buffer, start: number, end: number): number {
+    try {
+      return writeSync(this.fd, bytes, start, end - start);
+    } catch {
+      // It is full; or else node's own write meets the error again, and tells of it.
+      return 0;
+    }
   }
 }
 
@@ -123,7 +143,7 @@ class Reader {
   readonly options: OnReadOpts = {
     buffer: readBuffer,
     callback: (length) => {
-      this.stream?.received(readBuffer.subarray(0, length));
+      this.stream?.received(readBuffer, length);
       return true;
     },
   };

@@ -90,11 +90,11 @@ export class TlsStream implements ByteStream {
 
   listen(listener: StreamListener): void {
     this.listener = listener;
-    this.socket.on('data', (chunk: Buffer) => this.listener?.bytes(chunk));
+    this.socket.on('data', (chunk: Buffer) => this.listener?.bytes(chunk, chunk.length));
   }
 
-  write(chunk: Buffer): void {
-    if (this.socket.writable) this.socket.write(chunk);
+  write(bytes: Buffer, start = 0, end = bytes.length): void {
+    if (this.socket.writable) this.socket.write(Buffer.from(bytes.subarray(start, end)));
   }
 
   pause(): void {

@@ -39,8 +39,8 @@ export interface LinkOwner {
   claimClient(link: DaemonLink): boolean;
   /** The large frame that was claimed for is through. */
   releaseClient(link: DaemonLink): void;
-  /** A call of the link was answered. */
-  answered(link: DaemonLink, call: PendingCall, succeeded: boolean): void;
+  /** A call of the link was answered; the reply's header lies in `bytes` from `start`. */
+  answered(link: DaemonLink, bytes: Buffer, start: number): void;
   /** A chunk from the daemon has been dealt with: time to send what was collected. */
   turnEnded(link: DaemonLink): void;
   /** The daemon takes bytes again. */
@@ -180,9 +180,11 @@ export class DaemonLink implements FrameSink, StreamListener {
   /** The client can take a large frame again. */
   retry(): void {
     if (!this.framer.isSuspended) return;
-    this.guarded(() => {
+    try {
       if (this.framer.resume()) this.release(this.framer);
-    });
+    } catch (error) {
+      this.failed(error);
+    }
     this.owner.turnEnded(this);
   }
 
@@ -219,8 +221,12 @@ export class DaemonLink implements FrameSink, StreamListener {
     if (last) this.owner.releaseClient(this);
   }
 
-  bytes(chunk: Buffer): void {
-    this.guarded(() => this.framer.push(chunk));
+  bytes(buffer: Buffer, length: number): void {
+    try {
+      this.framer.push(buffer, length);
+    } catch (error) {
+      this.failed(error);
+    }
     this.owner.turnEnded(this);
   }
 
@@ -285,9 +291,8 @@ export class DaemonLink implements FrameSink, StreamListener {
         if (!this.calls.take(programNumber, number, serial)) {
           return this.refuse('a reply to no call', programNumber, number);
         }
-        const succeeded = statusOf(bytes, start) === status.ok;
-        if (!succeeded) this.streams.take(programNumber, number, serial);
-        this.owner.answered(this, { program: programNumber, procedure: number, serial }, succeeded);
+        if (statusOf(bytes, start) !== status.ok) this.streams.take(programNumber, number, serial);
+        this.owner.answered(this, bytes, start);
         return true;
       }
       case messageType.stream:
@@ -325,14 +330,11 @@ export class DaemonLink implements FrameSink, StreamListener {
     return false;
   }
 
-  private guarded(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof FrameLengthError)) throw error;
-      const { daemon, path } = this.endpoint;
-      this.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
-      this.closed(error);
-    }
+  /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
+  private failed(error: unknown): void {
+    if (!(error instanceof FrameLengthError)) throw error;
+    const { daemon, path } = this.endpoint;
+    this.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
+    this.closed(error);
   }
 }

@@ -8,6 +8,7 @@ import {
   program,
   programOf,
   status,
+  statusOf,
   typeOf,
 } from '../rpc/frame.js';
 import { procedureAt, procedureName, type SecondaryDriver } from '../rpc/procedures.js';
@@ -78,6 +79,8 @@ export class Relay implements LinkOwner {
   /** The hypervisor's link from its first step on. */
   private opening: DaemonLink | null = null;
   private readonly secondaries = new Map<SecondaryDriver, DaemonLink>();
+  /** The hypervisor's and the secondaries' once they are open. */
+  private links: readonly DaemonLink[] = [];
   private readonly openings = new Map<SecondaryDriver, Opening>();
   /** Drivers without a daemon of their own here: the hypervisor's serves them. */
   private readonly absent = new Set<SecondaryDriver>();
@@ -104,6 +107,7 @@ export class Relay implements LinkOwner {
     this.flags = opening.flags;
     this.opening = new DaemonLink(endpoint, 'hypervisor', this, this.log);
     this.hypervisor = await this.openLink(this.opening, opening);
+    this.links = [this.hypervisor];
   }
 
   /** Answers the calls that waited for an opening that failed. */
@@ -143,7 +147,7 @@ export class Relay implements LinkOwner {
 
   /** A chunk from the client has been dealt with. */
   clientTurnEnded(): void {
-    for (const link of this.links()) {
+    for (const link of this.links) {
       link.flush();
       if (link.queuedBytes > daemonHighWater) this.client.gate.close(link);
     }
@@ -151,12 +155,12 @@ export class Relay implements LinkOwner {
 
   /** The client has taken all that was queued for it. */
   clientDrained(): void {
-    for (const link of this.links()) link.release(clientHighWater);
+    for (const link of this.links) link.release(clientHighWater);
   }
 
   /** The client can be sent frames of other daemons again. */
   clientReleased(): void {
-    for (const link of this.links()) {
+    for (const link of this.links) {
       link.release(this.client);
       link.retry();
     }
@@ -172,7 +176,7 @@ export class Relay implements LinkOwner {
       const frame = this.held.next();
       this.dispatch(frame, 0, frame.length);
     }
-    for (const link of this.links()) link.flush();
+    for (const link of this.links) link.flush();
     if (!this.mustWait) this.client.retryLarge();
   }
 
@@ -195,7 +199,7 @@ export class Relay implements LinkOwner {
     this.closed = true;
     this.settings.audit.close();
     this.opening?.close();
-    for (const link of this.links()) link.close();
+    for (const link of this.links) link.close();
     for (const { link } of this.openings.values()) link.close();
     this.held.clear();
   }
@@ -212,20 +216,23 @@ export class Relay implements LinkOwner {
     this.client.outbox.release();
   }
 
-  answered(link: DaemonLink, call: PendingCall, succeeded: boolean): void {
+  answered(link: DaemonLink, reply: Buffer, start: number): void {
     this.inFlight--;
+    const succeeded = statusOf(reply, start) === status.ok;
     const { audit } = this.settings;
-    if (audit.isFollowing) audit.ended(call, succeeded ? 'ok' : 'error');
+    if (audit.isFollowing) audit.ended(callOf(reply, start), succeeded ? 'ok' : 'error');
     if (this.log.debugging) {
-      this.logCall(call, `${succeeded ? 'reply' : 'error'} from ${link.endpoint.daemon}`);
+      const what = `${succeeded ? 'reply' : 'error'} from ${link.endpoint.daemon}`;
+      this.logCall(callOf(reply, start), what);
     }
     if (!succeeded) {
       this.totals.errors++;
       return;
     }
-    if (call.procedure === procedure.connectRegisterCloseCallback) this.closeCallback = true;
-    if (call.procedure === procedure.connectUnregisterCloseCallback) this.closeCallback = false;
-    if (procedureAt(call.program, call.procedure)?.registersEvents === true) {
+    const number = procedureOf(reply, start);
+    if (number === procedure.connectRegisterCloseCallback) this.closeCallback = true;
+    if (number === procedure.connectUnregisterCloseCallback) this.closeCallback = false;
+    if (procedureAt(programOf(reply, start), number)?.registersEvents === true) {
       this.eventDrivers.add(link.endpoint.driver);
     }
   }
@@ -265,7 +272,10 @@ export class Relay implements LinkOwner {
     for (const stream of streams) this.send(encodeStreamAbort(stream, error));
     this.inFlight -= calls.length;
     this.totals.errors += calls.length;
-    if (link.role === 'secondary') this.secondaries.delete(driver as SecondaryDriver);
+    if (link.role === 'secondary') {
+      this.secondaries.delete(driver as SecondaryDriver);
+      this.links = this.links.filter((other) => other !== link);
+    }
     if (this.closeCallback && (link.role === 'hypervisor' || this.eventDrivers.has(driver))) {
       this.send(connectionClosedEvent);
     }
@@ -359,6 +369,7 @@ export class Relay implements LinkOwner {
     try {
       const opening = { name: daemons.secondaryUri(route), flags: this.flags & openReadOnly };
       this.secondaries.set(route, await this.openLink(link, opening));
+      this.links = [...this.links, link];
     } catch (error) {
       failure = error;
     }
@@ -398,11 +409,6 @@ export class Relay implements LinkOwner {
 
   private send(frame: Buffer): void {
     this.client.outbox.send(this, frame);
-  }
-
-  private *links(): Iterable<DaemonLink> {
-    if (this.hypervisor !== null) yield this.hypervisor;
-    yield* this.secondaries.values();
   }
 }
 

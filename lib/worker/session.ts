@@ -214,11 +214,11 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   // The client's stream
 
-  bytes(chunk: Buffer): void {
-    this.bytesIn += chunk.length;
-    this.watch?.heard(performance.now());
+  bytes(buffer: Buffer, length: number): void {
+    this.bytesIn += length;
+    this.watch?.heard();
     try {
-      this.framer.push(chunk);
+      this.framer.push(buffer, length);
     } catch (error) {
       this.closeAfter(error);
       return;
