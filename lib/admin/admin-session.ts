@@ -36,9 +36,6 @@ export interface AdminSessionSettings {
 /** Bytes a client may be behind before it is no longer read. */
 const highWater = 1024 * 1024;
 
-/** How long the last bytes may take to reach a client that is being closed, in milliseconds. */
-const closingPatience = 2000;
-
 /** One administrator's connection. No call is so long that its frame would not be collected whole. */
 export class AdminSession implements FrameSink, StreamListener {
   private readonly framer = new Framer(this, collectLimit);
@@ -95,7 +92,6 @@ export class AdminSession implements FrameSink, StreamListener {
     this.framer.stop();
     this.waiting = [];
     this.stream.end();
-    setTimeout(() => this.stream.destroy(), closingPatience).unref();
     this.onClosed(this);
   }
 

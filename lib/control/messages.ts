@@ -37,6 +37,11 @@ export interface ClientIntroduction {
   readonly localAddress: string | null;
 }
 
+/** Whether the client is anonymous until its worker says that it has logged in: a certificate or a login has to come first. */
+export function beginsAnonymous({ transport, auth }: ClientIntroduction): boolean {
+  return transport === 'tls' || auth !== 'none';
+}
+
 /** What a worker is given to work with. */
 export interface WorkerSetup {
   readonly configuration: Configuration;
@@ -93,5 +98,6 @@ export type ClientMessage =
   | { readonly kind: 'taken'; readonly id: number }
   /** It has sent a whole frame, or finished its TLS handshake. */
   | { readonly kind: 'spoke'; readonly id: number; readonly stage: LoginStage }
+  /** One that began anonymous has logged in. */
   | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
   | { readonly kind: 'closed'; readonly id: number };

@@ -1,10 +1,10 @@
-import type { Socket } from 'node:net';
 import {
   loginStages,
   type ClientIntroduction,
   type LoginStage,
   type ProvenIdentity,
 } from '../control/messages.js';
+import type { Connection } from './listener.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /** A connection from its accepting to its end, whichever worker serves it. */
@@ -12,8 +12,8 @@ export interface Client {
   readonly introduction: ClientIntroduction;
   /** Milliseconds since the epoch. */
   readonly connectedAt: number;
-  /** Our copy of the socket, until a worker has its own. */
-  socket: Socket | null;
+  /** Our copy of the connection, until a worker has its own or it is closed. */
+  connection: Connection | null;
   /** The worker it was given to. */
   worker: WorkerProcess | null;
   /** When its worker took it, or heard of it before it had logged in; null until taken. Milliseconds since the epoch. */

@@ -1,5 +1,5 @@
 import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } from 'node:fs';
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { createConnection, createServer, type Server } from 'node:net';
 import type { AuthMethod, Transport } from '../control/messages.js';
 import {
   allowOthers,
@@ -9,6 +9,7 @@ import {
   listenOnPath,
   setBacklog,
 } from '../native/listening-socket.js';
+import type { SocketHandle } from '../transport/socket-stream.js';
 
 /** The part a listener plays. */
 export type ListenerRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
@@ -46,9 +47,26 @@ export interface SocketFile {
   readonly group: number | null;
 }
 
+/** An address as node's handles give it. */
+export interface HandleAddress {
+  address?: string;
+  port?: number;
+}
+
+/** An accepted connection that nothing has been read from. The methods besides `close` are those of TCP. */
+export interface Connection extends SocketHandle {
+  /** Both fill in the address and return 0, or an error. */
+  getpeername?(address: HandleAddress): number;
+  getsockname?(address: HandleAddress): number;
+  setNoDelay?(on: boolean): void;
+  setKeepAlive?(on: boolean, delay: number): void;
+}
+
+type ServerHandle = { onconnection: (status: number, connection: Connection) => void };
+
 /** Who is told of what a listener accepts. */
 export interface ListenerEvents {
-  connected(listener: Listener, socket: Socket): void;
+  connected(listener: Listener, connection: Connection): void;
   failed(listener: Listener, error: Error): void;
 }
 
@@ -116,11 +134,22 @@ export class Listener {
   /** Begins to accept, or goes on. Nothing is read from a connection before it is handed to a worker. */
   accept(events: ListenerEvents): void {
     if (this.server !== null) return;
-    // The last two matter to TCP only. They are the socket's own and go with it to the worker.
-    const options = { pauseOnConnect: true, noDelay: true, keepAlive: true };
-    const server = createServer(options, (socket) => events.connected(this, socket));
+    const server = createServer();
     server.on('error', (error) => events.failed(this, error));
     server.listen({ fd: duplicate(this.fd) });
+    // Node would make a Socket of each connection, which costs more than all that is done here for one.
+    const { _handle: handle } = server as unknown as { readonly _handle: ServerHandle };
+    const failed = handle.onconnection.bind(handle);
+    handle.onconnection = (status, connection) => {
+      if (status !== 0) {
+        failed(status, connection);
+        return;
+      }
+      // They are the socket's own and go with it to the worker.
+      connection.setNoDelay?.(true);
+      connection.setKeepAlive?.(true, 0);
+      events.connected(this, connection);
+    };
     // Node listens with a backlog of its own on a socket it was given.
     setBacklog(this.fd, this.settings.backlog);
     this.server = server;

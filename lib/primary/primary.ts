@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
@@ -6,12 +5,12 @@ import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
 import { raiseOpenFilesLimit } from '../native/descriptors.js';
-import { handleOf, SocketStream } from '../transport/socket-stream.js';
+import { SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
 import { IdleClock } from './idle-clock.js';
 import { runHooks, type HookEvent } from './hooks.js';
 import { listenerSettings, planListeners, type PlannedListener } from './listener-plan.js';
-import { Listener, type ListenerSettings } from './listener.js';
+import { Listener, type Connection, type ListenerSettings } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { localPeer } from './local-peer.js';
 import { PidFile } from './pid-file.js';
@@ -121,7 +120,7 @@ export class Primary {
     );
     this.listeners = new ListenerSet(
       {
-        connected: (listener, socket) => this.connected(listener, socket),
+        connected: (listener, connection) => this.connected(listener, connection),
         failed: (listener, error) => {
           const { name } = listener.settings;
           this.log.error(
@@ -430,16 +429,17 @@ export class Primary {
     };
   }
 
-  private connected(listener: Listener, socket: Socket): void {
+  private connected(listener: Listener, connection: Connection): void {
     if (listener.settings.role !== 'admin') {
-      this.reception.connected(listener, socket);
+      this.reception.connected(listener, connection);
       return;
     }
     try {
-      this.admin.connected(SocketStream.over(socket), localPeer(handleOf(socket).fd));
+      const peer = localPeer(connection.fd);
+      this.admin.connected(SocketStream.accepted(connection), peer);
     } catch (error) {
       this.log.debug(`an administrator left before it could be identified: ${String(error)}`);
-      socket.destroy();
+      connection.close();
     }
   }
 

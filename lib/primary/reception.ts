@@ -1,11 +1,14 @@
-import type { Socket } from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { ClientIntroduction, ClientMessage } from '../control/messages.js';
+import {
+  beginsAnonymous,
+  type ClientIntroduction,
+  type ClientMessage,
+} from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
-import { handleOf, type SocketHandle } from '../transport/socket-stream.js';
+import type { SocketHandle } from '../transport/socket-stream.js';
 import { ClientRegistry, type Client } from './client-registry.js';
 import { firstMessage } from './first-message.js';
-import type { Listener } from './listener.js';
+import type { Connection, HandleAddress, Listener } from './listener.js';
 import { localPeer } from './local-peer.js';
 import type { WorkerProcess } from './worker-process.js';
 
@@ -62,22 +65,20 @@ export class Reception {
   }
 
   /** A listener accepted a connection. */
-  connected(listener: Listener, socket: Socket): void {
-    const introduction = this.introduce(listener, socket);
+  connected(listener: Listener, connection: Connection): void {
+    const introduction = this.introduce(listener, connection);
     if (introduction === null) {
-      socket.destroy();
+      connection.close();
       return;
     }
-    socket.on('error', () => undefined);
     const client: Client = {
       introduction,
       connectedAt: Date.now(),
-      socket,
+      connection,
       worker: null,
       silentSince: null,
       stage: 'silent',
-      // A socket that asks for no login has no anonymous clients.
-      loggedIn: introduction.transport !== 'tls' && introduction.auth === 'none',
+      loggedIn: !beginsAnonymous(introduction),
       identity: null,
     };
     client.loggedIn ||= this.isOwn(client);
@@ -93,8 +94,7 @@ export class Reception {
     if (client?.worker !== worker) return;
     switch (message.kind) {
       case 'taken':
-        client.socket?.destroy();
-        client.socket = null;
+        closeOurs(client);
         client.silentSince = Date.now();
         return;
       case 'spoke':
@@ -105,8 +105,7 @@ export class Reception {
         this.clients.loggedIn(client, message);
         break;
       case 'closed':
-        client.socket?.destroy();
-        client.socket = null;
+        closeOurs(client);
         this.clients.remove(client);
         break;
     }
@@ -121,7 +120,7 @@ export class Reception {
       if (client.worker !== worker) continue;
       this.clients.remove(client);
       client.worker = null;
-      if (client.socket !== null) orphans.push(client);
+      if (client.connection !== null) orphans.push(client);
     }
     this.waiting = [...orphans, ...this.waiting];
     this.serveWaiting();
@@ -145,7 +144,7 @@ export class Reception {
   /** Turns away whoever still waits. */
   close(): void {
     if (this.retry !== null) clearTimeout(this.retry);
-    for (const { socket } of this.waiting.splice(0)) socket?.destroy();
+    this.waiting.splice(0).forEach(closeOurs);
   }
 
   /** Whether the client is a stranger for whom another would have to go. */
@@ -161,13 +160,13 @@ export class Reception {
     const leaving = new Set<Client>();
     const since = Date.now() - this.limits.loginTimeout;
     for (const client of this.waiting.toReversed()) {
-      const { socket, introduction, connectedAt } = client;
+      const { connection, introduction, connectedAt } = client;
       if (!this.isInCrowd(client)) continue;
-      const isLost = socket === null || socket.destroyed || connectedAt < since;
-      const first = isLost ? 'gone' : firstMessage(handleOf(socket).fd, introduction.transport);
+      const isLost = connection === null || connectedAt < since;
+      const first = isLost ? 'gone' : firstMessage(connection.fd, introduction.transport);
       if (first === 'partial') continue;
       if (first === 'whole' && !this.serve(client)) break;
-      if (first === 'gone') socket?.destroy();
+      if (first === 'gone') closeOurs(client);
       leaving.add(client);
     }
     this.waiting = this.waiting.filter((client) => !leaving.has(client));
@@ -175,10 +174,10 @@ export class Reception {
 
   /** Whether the client needs no place in the queue any more. */
   private serve(client: Client): boolean {
-    const { socket, introduction } = client;
-    if (socket === null || socket.destroyed) return true;
+    const { connection, introduction } = client;
+    if (connection === null) return true;
     const welcome = this.isOwn(client) || this.makeRoom(client);
-    const worker = welcome ? this.handOver(introduction, handleOf(socket)) : null;
+    const worker = welcome ? this.handOver(introduction, connection) : null;
     if (worker === null) return false;
     client.worker = worker;
     this.clients.add(client);
@@ -226,8 +225,7 @@ export class Reception {
       id,
       reason: `gave way to a new client: ${limit} have not logged in (max_anonymous_clients)`,
     });
-    client.socket?.destroy();
-    client.socket = null;
+    closeOurs(client);
     this.clients.remove(client);
   }
 
@@ -236,7 +234,7 @@ export class Reception {
     const { maxWaiting, maxClients, maxAnonymous } = this.limits;
     while (this.waiting.length > maxWaiting) {
       const oldest = this.waiting.shift();
-      oldest?.socket?.destroy();
+      if (oldest !== undefined) closeOurs(oldest);
       if (this.turnedAway++ % maxWaiting === 0) {
         this.log.warning(
           `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
@@ -246,7 +244,7 @@ export class Reception {
     }
   }
 
-  private introduce(listener: Listener, socket: Socket): ClientIntroduction | null {
+  private introduce(listener: Listener, connection: Connection): ClientIntroduction | null {
     const { transport, auth, readOnly, name } = listener.settings;
     const isLocal = transport === 'unix';
     try {
@@ -256,9 +254,9 @@ export class Reception {
         transport,
         auth,
         readOnly,
-        local: isLocal ? localPeer(handleOf(socket).fd) : null,
-        remoteAddress: isLocal ? null : saslAddress(socket.remoteAddress, socket.remotePort),
-        localAddress: isLocal ? null : saslAddress(socket.localAddress, socket.localPort),
+        local: isLocal ? localPeer(connection.fd) : null,
+        remoteAddress: isLocal ? null : saslAddress((its) => connection.getpeername?.(its)),
+        localAddress: isLocal ? null : saslAddress((its) => connection.getsockname?.(its)),
       };
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
@@ -268,7 +266,13 @@ export class Reception {
   }
 }
 
-function saslAddress(address: string | undefined, port: number | undefined): string {
-  if (address === undefined || port === undefined) throw new Error('it has no address any more');
-  return `${address};${port}`;
+function saslAddress(ask: (address: HandleAddress) => number | undefined): string {
+  const its: HandleAddress = {};
+  if (ask(its) !== 0) throw new Error('it has no address any more');
+  return `${its.address};${its.port}`;
+}
+
+function closeOurs(client: Client): void {
+  client.connection?.close();
+  client.connection = null;
 }

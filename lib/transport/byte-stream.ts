@@ -8,6 +8,9 @@ export interface StreamListener {
   closed(error: Error | null): void;
 }
 
+/** How long the last bytes may take to reach a peer whose connection is being closed, in milliseconds. */
+export const closingPatience = 2000;
+
 /** A connection as a stream of bytes, whatever carries it: a UNIX socket, TCP, TLS, a SASL layer. */
 export interface ByteStream {
   /** Bytes written but not yet taken by the kernel. */
@@ -18,7 +21,7 @@ export interface ByteStream {
   write(bytes: Buffer, start?: number, end?: number): void;
   pause(): void;
   resume(): void;
-  /** Sends what is queued, then closes. */
+  /** Sends what is queued, for `closingPatience` at most, then closes. */
   end(): void;
   /** Closes at once. */
   destroy(): void;

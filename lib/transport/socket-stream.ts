@@ -1,6 +1,6 @@
 import { writeSync } from 'node:fs';
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
-import type { ByteStream, StreamListener } from './byte-stream.js';
+import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
 
 /**
  * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and nobody else reads
@@ -8,15 +8,24 @@ import type { ByteStream, StreamListener } from './byte-stream.js';
  */
 const readBuffer = Buffer.allocUnsafeSlow(64 * 1024);
 
-/** A socket the kernel gave us as a handle of node's, before a Socket was made of it. */
+/** A connection as a handle of node's, before a Socket was made of it; so it can be handed to another process. */
 export interface SocketHandle {
   readonly fd: number;
   close(): void;
 }
 
-/** The handle inside a socket, by which it can be handed to another process. Node's types do not name it. */
+/** The handle inside a socket. Node's types do not name it. */
 export function handleOf(socket: Socket): SocketHandle {
   return (socket as unknown as { readonly _handle: SocketHandle })._handle;
+}
+
+/** Sends what is queued, for `closingPatience` at most, then closes. */
+export function endInTime(socket: Socket): void {
+  const force = setTimeout(() => socket.destroy(), closingPatience).unref();
+  socket.end(() => {
+    clearTimeout(force);
+    socket.destroy();
+  });
 }
 
 /**
@@ -41,20 +50,13 @@ export class SocketStream implements ByteStream {
     socket.on('close', () => closed(null));
   }
 
-  /** Makes a stream of a connection that another process accepted. It does not read before `listen()`. */
+  /** Makes a stream of an accepted connection. It does not read before `listen()`. */
   static accepted(handle: SocketHandle): SocketStream {
     const reader = new Reader();
     // `handle` is how node's own server makes a Socket of an accepted connection; its types do not name it.
     const options = { handle, pauseOnCreate: true, onread: reader.options };
     const stream = new SocketStream(new Socket(options as never));
     reader.stream = stream;
-    return stream;
-  }
-
-  /** Makes a stream of a paused connection that this process accepted. */
-  static over(socket: Socket): SocketStream {
-    const stream = new SocketStream(socket);
-    socket.on('data', (chunk: Buffer) => stream.received(chunk, chunk.length));
     return stream;
   }
 
@@ -113,7 +115,7 @@ export class SocketStream implements ByteStream {
 
   end(): void {
     this.listener = null;
-    this.socket.end(() => this.socket.destroy());
+    endInTime(this.socket);
   }
 
   destroy(): void {

@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 import { clientHello, HandshakeError } from './client-hello.js';
-import type { SocketHandle } from './socket-stream.js';
+import { endInTime, type SocketHandle } from './socket-stream.js';
 
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;
@@ -107,7 +107,7 @@ export class TlsStream implements ByteStream {
 
   end(): void {
     this.listener = null;
-    this.socket.end(() => this.socket.destroy());
+    endInTime(this.socket);
   }
 
   destroy(): void {

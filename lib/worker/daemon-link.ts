@@ -68,7 +68,8 @@ export class DaemonLink implements FrameSink, StreamListener {
   private readonly streams = new CallTable();
   private readonly framer = new Framer(this);
   private readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
-  private readonly cancelled = new AbortController();
+  /** While it is being opened; aborting it ends that. */
+  private attempt: AbortController | null = null;
   private stream: ByteStream | null = null;
   private gate: ReadGate | null = null;
   private box: Outbox | null = null;
@@ -104,8 +105,10 @@ export class DaemonLink implements FrameSink, StreamListener {
     timeoutSeconds: number,
   ): Promise<void> {
     const { endpoint } = this;
+    const attempt = new AbortController();
+    this.attempt = attempt;
     const timer = setTimeout(() => {
-      this.cancelled.abort(
+      attempt.abort(
         new RpcError(
           errorCode.system,
           errorDomain.rpc,
@@ -114,7 +117,7 @@ export class DaemonLink implements FrameSink, StreamListener {
         ),
       );
     }, timeoutSeconds * 1000);
-    const { signal } = this.cancelled;
+    const { signal } = attempt;
     signal.addEventListener('abort', () => this.conversation.fail(signal.reason as Error));
     try {
       await this.connect(connect, signal);
@@ -128,6 +131,7 @@ export class DaemonLink implements FrameSink, StreamListener {
       throw error;
     } finally {
       clearTimeout(timer);
+      this.attempt = null;
     }
   }
 
@@ -192,7 +196,7 @@ export class DaemonLink implements FrameSink, StreamListener {
   close(): void {
     if (this.current === 'closed') return;
     this.current = 'closed';
-    this.cancelled.abort(new Error('the link was closed'));
+    this.attempt?.abort(new Error('the link was closed'));
     this.framer.stop();
     this.stream?.destroy();
   }

@@ -48,8 +48,6 @@ export interface LoginClient {
   loggedIn(result: LoginResult): void;
   /** The login has failed for good; `reason` is for the log. */
   refused(reason: string): void;
-  /** Aborts when the client is gone. */
-  readonly gone: AbortSignal;
 }
 
 /** The client's way in, before it may call anything but procedures 66 to 70. One step at a time. */
@@ -57,16 +55,25 @@ export class Login {
   private readonly method: ClientIntroduction['auth'];
   private exchange: SaslExchange | null = null;
   private busy = false;
+  private isOver = false;
+  /** While polkit is asked; aborting it ends that. */
+  private asking: AbortController | null = null;
 
   constructor(
     private readonly introduction: ClientIntroduction,
-    private readonly settings: LoginSettings,
+    private readonly settings: () => LoginSettings,
     private readonly client: LoginClient,
   ) {
     // The super user needs nobody's leave; asking polkit would only add a way to fail.
     const { auth, local } = introduction;
     this.method = auth === 'polkit' && local?.uid === 0 ? 'none' : auth;
-    client.gone.addEventListener('abort', () => this.exchange?.dispose());
+  }
+
+  /** The client is gone. */
+  end(): void {
+    this.isOver = true;
+    this.exchange?.dispose();
+    this.asking?.abort();
   }
 
   /** A SASL step is under way: what the client sends before its answer may belong to no layer yet, or to none. */
@@ -102,7 +109,7 @@ export class Login {
         this.busy = false;
       },
       (error: unknown) => {
-        if (this.client.gone.aborted) return;
+        if (this.isOver) return;
         this.client.answer(encodeErrorReply(call, authenticationFailed));
         this.client.refused(reasonOf(error));
       },
@@ -122,13 +129,16 @@ export class Login {
       throw new Error('asked for polkit where it is not offered');
     }
     if (local.startTime === null) throw new Error('its process ended before it logged in');
-    const verdict = await this.settings.polkit().check({
-      action: readOnly ? polkitActions.monitor : polkitActions.manage,
-      pid: local.pid,
-      startTime: BigInt(local.startTime),
-      uid: local.uid,
-      signal: this.client.gone,
-    });
+    this.asking = new AbortController();
+    const verdict = await this.settings()
+      .polkit()
+      .check({
+        action: readOnly ? polkitActions.monitor : polkitActions.manage,
+        pid: local.pid,
+        startTime: BigInt(local.startTime),
+        uid: local.uid,
+        signal: this.asking.signal,
+      });
     if (!verdict.authorized) throw new Error(verdict.reason);
     this.client.answer(encodeReply(call, encodeInt(1)));
     this.client.loggedIn({ saslUserName: null, layer: null });
@@ -136,8 +146,8 @@ export class Login {
 
   private async initSasl(call: CallHeader): Promise<void> {
     if (this.exchange !== null) throw new Error('began a second SASL exchange');
-    const exchange = await SaslExchange.open(this.settings.sasl);
-    if (this.client.gone.aborted) {
+    const exchange = await SaslExchange.open(this.settings().sasl);
+    if (this.isOver) {
       exchange.dispose();
       return;
     }
@@ -155,7 +165,7 @@ export class Login {
     } else {
       result = await exchange.step(readSaslStep(payload).data);
     }
-    if (this.client.gone.aborted) return;
+    if (this.isOver) return;
     if (result.complete) this.checkUser(exchange);
     this.client.answer(encodeReply(call, encodeSaslReply(result.complete, result.data)));
     if (!result.complete) return;
@@ -163,7 +173,7 @@ export class Login {
   }
 
   private checkUser({ userName }: SaslExchange): void {
-    const { allowedUsers } = this.settings;
+    const { allowedUsers } = this.settings();
     if (allowedUsers === null || matchesAny(allowedUsers, userName)) return;
     throw new AuthenticationError(
       'rejected',

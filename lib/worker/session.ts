@@ -1,5 +1,9 @@
 import type { Configuration } from '../config/configuration.js';
-import type { ClientIntroduction, ProvenIdentity } from '../control/messages.js';
+import {
+  beginsAnonymous,
+  type ClientIntroduction,
+  type ProvenIdentity,
+} from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { undecodable } from '../rpc/call-errors.js';
 import {
@@ -95,9 +99,6 @@ export interface Arrival {
   readonly externalSsf: number;
 }
 
-/** How long the last bytes may take to reach a client that is being closed, in milliseconds. */
-const closingPatience = 2000;
-
 const leftUnheard =
   'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
@@ -111,7 +112,6 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private identity: Identity;
   private readonly framer: Framer;
   private readonly login: Login;
-  private readonly abort = new AbortController();
   private readonly loginTimer: NodeJS.Timeout;
   private readonly readOnly: boolean;
   private relay: Relay | null = null;
@@ -135,7 +135,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.gate = new ReadGate(stream);
     this.identity = { local: introduction.local, saslUserName: null, x509Name };
     this.framer = new Framer(this, maxFrameLengthBeforeLogin);
-    this.login = new Login(introduction, context.login(introduction, externalSsf), this);
+    this.login = new Login(introduction, () => context.login(introduction, externalSsf), this);
     const seconds = context.configuration.cluster.login_timeout;
     this.loginTimer = setTimeout(
       () => {
@@ -151,11 +151,6 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       this.loggedIn({ saslUserName: null, layer: null });
     }
     this.stream.listen(this);
-  }
-
-  /** Aborts when the client is gone. */
-  get gone(): AbortSignal {
-    return this.abort.signal;
   }
 
   /** Calls forwarded to daemons and not answered yet. */
@@ -203,11 +198,10 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
   close(reason: string, level: 'info' | 'warning' = 'info'): void {
     if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closing')) return;
-    this.release();
     this.outbox.flush();
-    this.logEnd(reason, level);
     this.stream.end();
-    setTimeout(() => this.stream.destroy(), closingPatience).unref();
+    this.release();
+    this.logEnd(reason, level);
     this.transition(['closing'], 'closed');
     this.context.closed(this);
   }
@@ -289,7 +283,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.identity = { ...this.identity, saslUserName };
     this.framer.limit = maxFrameLength;
     if (layer !== null) this.addLayer(layer);
-    this.context.loggedIn(this);
+    if (beginsAnonymous(this.arrival.introduction)) this.context.loggedIn(this);
   }
 
   refused(reason: string): void {
@@ -513,7 +507,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   private release(): void {
     clearTimeout(this.loginTimer);
-    this.abort.abort();
+    this.login.end();
     this.framer.stop();
     this.relay?.close();
   }

@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
-import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { AdminServer, type AdminSettings } from '../../lib/admin/admin-server.js';
 import type {
@@ -13,6 +11,7 @@ import type {
 } from '../../lib/admin/backend.js';
 import type { LocalPeer } from '../../lib/control/messages.js';
 import { Logger, LogThreshold, type LogRecord } from '../../lib/logging/logger.js';
+import { Listener, type ListenerSettings } from '../../lib/primary/listener.js';
 import { SocketStream } from '../../lib/transport/socket-stream.js';
 import { freshDirectory } from '../peers/waiting.js';
 import { AdminClient } from './admin-client.js';
@@ -145,7 +144,7 @@ export class AdminHost {
   changes = 0;
   /** Who the next connections are said to be. */
   peer: LocalPeer;
-  private readonly listener: Server;
+  private listener: Listener | null = null;
   private readonly opened: AdminClient[] = [];
 
   private constructor(
@@ -164,16 +163,33 @@ export class AdminHost {
     this.admin = new AdminServer({ ...usualSettings, ...settings }, this.backend, log, () => {
       this.changes++;
     });
-    this.listener = createServer({ pauseOnConnect: true }, (socket) =>
-      this.admin.connected(SocketStream.over(socket), this.peer),
-    );
   }
 
   static async start(settings: Partial<AdminSettings> = {}): Promise<AdminHost> {
     const host = new AdminHost(await freshDirectory(), settings);
-    host.listener.listen(host.path);
-    await once(host.listener, 'listening');
+    await host.listen();
     return host;
+  }
+
+  private async listen(): Promise<void> {
+    const settings: ListenerSettings = {
+      role: 'admin',
+      isActivated: false,
+      transport: 'unix',
+      auth: 'none',
+      readOnly: false,
+      name: this.path,
+      backlog: 20,
+    };
+    this.listener = await Listener.onPath(settings, { path: this.path, mode: 0o600, group: null });
+    this.listener.accept({
+      connected: (_, connection) => {
+        this.admin.connected(SocketStream.accepted(connection), this.peer);
+      },
+      failed: (_, error) => {
+        throw error;
+      },
+    });
   }
 
   get path(): string {
@@ -189,7 +205,7 @@ export class AdminHost {
   async stop(): Promise<void> {
     for (const client of this.opened) client.destroy();
     this.admin.close('the test is over');
-    this.listener.close();
+    this.listener?.close();
     await rm(this.directory, { recursive: true, force: true });
   }
 }
