@@ -9,7 +9,6 @@ import { inheritedSockets } from '../primary/socket-activation.js';
 import { Inheritance } from '../primary/succession.js';
 import { BackgroundProcess, startInBackground } from './daemonise.js';
 import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
-import { runDaemon } from './run-daemon.js';
 
 const say = (text: string): void => {
   process.stdout.write(text);
@@ -57,6 +56,8 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
     }
     const pidFile = line.pidFile === null ? null : resolve(line.pidFile);
     if (line.daemon) process.chdir('/');
+    // Only now: most of the program's modules are behind it, and a command that just answers needs none of them.
+    const { runDaemon } = await import('./run-daemon.js');
     await runDaemon(
       {
         ...line,

@@ -176,7 +176,7 @@ class ProxyServer implements AdministeredServer {
       throw new AdminError('failed', 'there is no TLS socket: set listen_tls and reload');
     }
     try {
-      checkTlsFiles(configuration(), log);
+      await checkTlsFiles(configuration(), log);
     } catch (error) {
       log.error(`the TLS files were not updated: ${messageOf(error)}`);
       throw new AdminError('system', messageOf(error), { cause: error });

@@ -1,24 +1,25 @@
 import { homedir } from 'node:os';
-import { loadTlsCredentials, TlsCredentialsError } from '../auth/tls-credentials.js';
-import { TlsPriorityError } from '../auth/tls-priority.js';
-import { credentialsOptions } from '../auth/tls-settings.js';
 import type { Configuration } from '../config/configuration.js';
 import { keyFault } from '../config/key-fault.js';
 import type { ConfKey } from '../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
-import { loadSasl } from '../native/sasl.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
-/** Throws ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. */
-export function checkPrerequisites(configuration: Configuration, log: Logger): void {
-  if (configuration.conf.listen_tls) checkTlsFiles(configuration, log);
-  checkSasl(configuration);
+// TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need neither.
+
+/** Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. */
+export async function checkPrerequisites(configuration: Configuration, log: Logger): Promise<void> {
+  if (configuration.conf.listen_tls) await checkTlsFiles(configuration, log);
+  await checkSasl(configuration);
 }
 
-/** Throws ConfigError for the key that names what is at fault, and logs what works but deserves a look. */
-export function checkTlsFiles(configuration: Configuration, log: Logger): void {
+/** Rejects with ConfigError for the key that names what is at fault, and logs what works but deserves a look. */
+export async function checkTlsFiles(configuration: Configuration, log: Logger): Promise<void> {
+  const { loadTlsCredentials, TlsCredentialsError } = await import('../auth/tls-credentials.js');
+  const { TlsPriorityError } = await import('../auth/tls-priority.js');
+  const { credentialsOptions } = await import('../auth/tls-settings.js');
   const { mode, conf } = configuration;
   const files = tlsFiles(mode, conf, homedir());
   try {
@@ -39,9 +40,10 @@ function kindOf(files: TlsFiles, file: string): keyof TlsFiles {
   return kinds.find((kind) => files[kind] === file) ?? 'cert';
 }
 
-function checkSasl(configuration: Configuration): void {
+async function checkSasl(configuration: Configuration): Promise<void> {
   const key = saslKey(configuration);
   if (key === null) return;
+  const { loadSasl } = await import('../native/sasl.js');
   try {
     loadSasl();
   } catch (error) {

@@ -147,7 +147,7 @@ export class Primary {
     // A predecessor holds it until this one is ready.
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
-      const setup = this.setupFor(configuration, this.logging.forWorkers);
+      const setup = await this.setupFor(configuration, this.logging.forWorkers);
       await this.listeners.prepare(await this.plan(configuration));
       await this.pool.start(setup, cluster.workers);
       if (inheritance === null) await this.runHooks('start');
@@ -275,7 +275,7 @@ export class Primary {
 
   /** On an error nothing but the log's change is left to undo. */
   private async changeTo(configuration: Configuration, logChange: PreparedLogging): Promise<void> {
-    const setup = this.setupFor(configuration, logChange.forWorkers);
+    const setup = await this.setupFor(configuration, logChange.forWorkers);
     makeRunDirectory(configuration);
     await this.listeners.prepare(await this.plan(configuration));
     let first: WorkerProcess;
@@ -410,8 +410,11 @@ export class Primary {
     });
   }
 
-  private setupFor(configuration: Configuration, logging: WorkerLogging): WorkerSetup {
-    checkPrerequisites(configuration, this.log);
+  private async setupFor(
+    configuration: Configuration,
+    logging: WorkerLogging,
+  ): Promise<WorkerSetup> {
+    await checkPrerequisites(configuration, this.log);
     return { configuration, logging };
   }
 

@@ -1,4 +1,3 @@
-import pidusage from 'pidusage';
 import type { Logger } from '../logging/logger.js';
 import type { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
@@ -13,10 +12,14 @@ const usageInterval = 5000;
 /** Milliseconds that pidusage keeps a process's file open and its last figures, from which the next are reckoned. */
 const usageMemory = 2 * usageInterval;
 
+/** When it is needed first, so as not to hold up the start. */
+const loadPidusage = async () => (await import('pidusage')).default;
+
 /** Watches over the workers' health: replaces those that hang or have grown too large. */
 export class WorkerWatch {
   private readonly heartbeat: NodeJS.Timeout;
   private readonly usage: NodeJS.Timeout;
+  private pidusage: ReturnType<typeof loadPidusage> | null = null;
   /** Workers that are too large and were complained of. */
   private readonly tooLarge = new WeakSet<WorkerProcess>();
 
@@ -35,7 +38,7 @@ export class WorkerWatch {
   stop(): void {
     clearInterval(this.heartbeat);
     clearInterval(this.usage);
-    pidusage.clear();
+    void this.pidusage?.then((pidusage) => pidusage.clear());
   }
 
   private beat(): void {
@@ -59,6 +62,7 @@ export class WorkerWatch {
 
   private async look(worker: WorkerProcess): Promise<void> {
     try {
+      const pidusage = await (this.pidusage ??= loadPidusage());
       const { cpu, memory } = await pidusage(worker.pid, { maxage: usageMemory });
       worker.usage = { cpu, memory };
       const limit = this.maxMemory();

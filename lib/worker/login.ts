@@ -1,8 +1,7 @@
 import { AuthenticationError } from '../auth/authentication-error.js';
 import { matchesAny } from '../auth/allow-list.js';
 import type { PolkitAuthority } from '../auth/polkit.js';
-import { polkitActions } from '../auth/polkit.js';
-import { SaslExchange, type SaslExchangeOptions, type SaslLayer } from '../auth/sasl.js';
+import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../auth/sasl.js';
 import type { ClientIntroduction } from '../control/messages.js';
 import {
   callOf,
@@ -32,7 +31,7 @@ export interface LoginSettings {
   readonly sasl: SaslExchangeOptions;
   /** Globs for SASL user names; null lets any in. */
   readonly allowedUsers: readonly string[] | null;
-  readonly polkit: () => PolkitAuthority;
+  readonly polkit: () => Promise<PolkitAuthority>;
 }
 
 /** What a login has shown. */
@@ -130,15 +129,16 @@ export class Login {
     }
     if (local.startTime === null) throw new Error('its process ended before it logged in');
     this.asking = new AbortController();
-    const verdict = await this.settings()
-      .polkit()
-      .check({
-        action: readOnly ? polkitActions.monitor : polkitActions.manage,
-        pid: local.pid,
-        startTime: BigInt(local.startTime),
-        uid: local.uid,
-        signal: this.asking.signal,
-      });
+    const { signal } = this.asking;
+    const { polkitActions } = await import('../auth/polkit.js');
+    const polkit = await this.settings().polkit();
+    const verdict = await polkit.check({
+      action: readOnly ? polkitActions.monitor : polkitActions.manage,
+      pid: local.pid,
+      startTime: BigInt(local.startTime),
+      uid: local.uid,
+      signal,
+    });
     if (!verdict.authorized) throw new Error(verdict.reason);
     this.client.answer(encodeReply(call, encodeInt(1)));
     this.client.loggedIn({ saslUserName: null, layer: null });
@@ -146,6 +146,8 @@ export class Login {
 
   private async initSasl(call: CallHeader): Promise<void> {
     if (this.exchange !== null) throw new Error('began a second SASL exchange');
+    // Loaded by the first who needs it.
+    const { SaslExchange } = await import('../auth/sasl.js');
     const exchange = await SaslExchange.open(this.settings().sasl);
     if (this.isOver) {
       exchange.dispose();

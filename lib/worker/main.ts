@@ -32,7 +32,7 @@ const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
 
 async function start(setup: WorkerSetup): Promise<void> {
   const { Worker } = await import('./worker.js');
-  const started = new Worker(setup, channel);
+  const started = await Worker.start(setup, channel);
   worker = started;
   process.on('message', (introduction, handle) => started.handed(introduction, handle));
   channel.send({ kind: 'ready' });

@@ -12,23 +12,10 @@ import type { ClientIntroduction } from '../control/messages.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { TlsAcceptor, TlsStream } from '../transport/tls-stream.js';
 import type { Arrival } from './session.js';
+import { TlsRefusal } from './tls-refusal.js';
 
 /** What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead. */
 const goAhead = Buffer.from([1]);
-
-/** A TLS client was turned away; the sentence is for the log. */
-export class TlsRefusal extends Error {
-  readonly code = 'TLS_REFUSAL';
-
-  /** `level` is info where the primary knows already. */
-  constructor(
-    message: string,
-    readonly level: 'info' | 'warning' = 'warning',
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-  }
-}
 
 /** The way in for TLS clients: the handshake, their certificate, the go-ahead. */
 export class TlsReception {

@@ -1,4 +1,4 @@
-import { PolkitAuthority } from '../auth/polkit.js';
+import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { ControlChannel } from '../control/channel.js';
 import type {
@@ -14,7 +14,8 @@ import { DaemonDirectory } from './daemon-directory.js';
 import { LogSender } from './log-sender.js';
 import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
-import { TlsReception, TlsRefusal } from './tls-reception.js';
+import type { TlsReception } from './tls-reception.js';
+import { TlsRefusal } from './tls-refusal.js';
 
 /** Milliseconds between looks at all sessions' silence. */
 const tickInterval = 1000;
@@ -33,23 +34,34 @@ export class Worker {
   private readonly context: SessionContext;
   /** TLS clients in their handshake. */
   private readonly arriving = new Map<number, AbortController>();
-  private tlsReception: TlsReception | null = null;
+  private tlsReception: TlsReception | null;
   private polkit: PolkitAuthority | null = null;
   private ending = false;
 
-  constructor(
+  private constructor(
     { configuration, logging }: WorkerSetup,
     private readonly channel: Channel,
+    /** Null where nobody listens for TLS. */
+    private readonly makeTlsReception: (() => TlsReception) | null,
   ) {
     this.threshold = new LogThreshold(logging);
     this.sender = new LogSender(channel, logging.auditing);
     this.log = new Logger('worker', this.threshold, this.sender.log);
     this.context = this.makeContext(configuration);
-    if (configuration.conf.listen_tls) this.tls();
+    this.tlsReception = makeTlsReception?.() ?? null;
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
     }, tickInterval).unref();
+  }
+
+  /** Makes the worker that a primary has asked for. Rejects with TlsCredentialsError or TlsPriorityError. */
+  static async start(setup: WorkerSetup, channel: Channel): Promise<Worker> {
+    const { configuration } = setup;
+    if (!configuration.conf.listen_tls) return new Worker(setup, channel, null);
+    // It takes its time to load, which most hosts need not spend.
+    const { TlsReception } = await import('./tls-reception.js');
+    return new Worker(setup, channel, () => new TlsReception(configuration));
   }
 
   /** A message of the primary. */
@@ -119,7 +131,8 @@ export class Worker {
       );
     }, seconds * 1000);
     try {
-      const arrival = await this.tls().receive(introduction, handle, leaving.signal, () => {
+      if (this.tlsReception === null) throw new TlsRefusal('This worker does not serve TLS.');
+      const arrival = await this.tlsReception.receive(introduction, handle, leaving.signal, () => {
         this.channel.send({ kind: 'spoke', id, stage: 'handshake' });
       });
       this.channel.send({ kind: 'spoke', id, stage: 'login' });
@@ -147,15 +160,11 @@ export class Worker {
   /** The primary has found the files good; if they are bad by now, the old ones stay in use. */
   private renewTls(): void {
     try {
-      this.tlsReception = new TlsReception(this.context.configuration);
+      this.tlsReception = this.makeTlsReception?.() ?? null;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       this.log.for('tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
     }
-  }
-
-  private tls(): TlsReception {
-    return (this.tlsReception ??= new TlsReception(this.context.configuration));
   }
 
   private makeContext(configuration: Configuration): SessionContext {
@@ -181,10 +190,11 @@ export class Worker {
           remoteAddress: remoteAddress ?? undefined,
         },
         allowedUsers: configuration.conf.sasl_allowed_username_list,
-        polkit: () =>
-          (this.polkit ??= new PolkitAuthority({
-            timeoutMs: configuration.cluster.login_timeout * 1000,
-          })),
+        polkit: async () => {
+          const { PolkitAuthority } = await import('../auth/polkit.js');
+          const timeoutMs = configuration.cluster.login_timeout * 1000;
+          return (this.polkit ??= new PolkitAuthority({ timeoutMs }));
+        },
       }),
       log: log.for('session'),
       audit: this.sender,
