@@ -1,5 +1,5 @@
-import { writeSync } from 'node:fs';
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
+import { sendNow } from '../native/send-now.js';
 import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
 
 /**
@@ -101,7 +101,7 @@ export class SocketStream implements ByteStream {
   write(bytes: Buffer, start = 0, end = bytes.length): void {
     const { socket } = this;
     if (!socket.writable) return;
-    const next = socket.writableLength > 0 ? start : start + this.writeNow(bytes, start, end);
+    const next = socket.writableLength > 0 ? start : start + sendNow(this.fd, bytes, start, end);
     if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
   }
 
@@ -126,16 +126,6 @@ export class SocketStream implements ByteStream {
   /** For the readers only. */
   received(buffer: Buffer, length: number): void {
     this.listener?.bytes(buffer, length);
-  }
-
-  /** How many bytes the kernel took. */
-  private writeNow(bytes: Buffer, start: number, end: number): number {
-    try {
-      return writeSync(this.fd, bytes, start, end - start);
-    } catch {
-      // It is full; or else node's own write meets the error again, and tells of it.
-      return 0;
-    }
   }
 }
 

@@ -1,0 +1,55 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { expect } from 'chai';
+import { sendNow } from '../../lib/native/send-now.js';
+import { socketPair } from './sockets.js';
+
+describe('native/send-now', () => {
+  let near: number;
+  let far: number;
+  const bytes = Buffer.from('0123456789');
+
+  beforeEach(() => {
+    [near, far] = socketPair();
+  });
+  afterEach(() => [near, far].forEach((fd) => closeSync(fd)));
+
+  const received = (): string => {
+    const buffer = Buffer.alloc(64);
+    return buffer.toString('latin1', 0, readSync(far, buffer));
+  };
+
+  for (const [start, end] of [
+    [0, 10],
+    [0, 3],
+    [4, 10],
+    [2, 3],
+  ] as const) {
+    it(`sends the bytes from ${start} to ${end}`, () => {
+      expect(sendNow(near, bytes, start, end)).to.equal(end - start);
+      expect(received()).to.equal('0123456789'.slice(start, end));
+    });
+  }
+
+  it('sends of a view what lies in the view', () => {
+    expect(sendNow(near, bytes.subarray(3), 1, 4)).to.equal(3);
+    expect(received()).to.equal('456');
+  });
+
+  it('takes what fits, and nothing when the socket is full', () => {
+    const much = Buffer.alloc(8 * 1024 * 1024);
+    const taken = sendNow(near, much, 0, much.length);
+    expect(taken).to.be.within(1, much.length - 1);
+    for (let more = taken; more > 0;) more = sendNow(near, much, 0, 1);
+    expect(sendNow(near, much, 0, 1)).to.equal(0);
+  });
+
+  it('takes nothing when there is nobody, and raises no signal', () => {
+    closeSync(far);
+    expect(sendNow(near, bytes, 0, 10)).to.equal(0);
+    far = openSync('/dev/null', 'r');
+  });
+
+  it('takes nothing when there is no such socket', () => {
+    expect(sendNow(-1, bytes, 0, 10)).to.equal(0);
+  });
+});
