@@ -64,6 +64,11 @@ export function sealedMemoryFile(name: string, bytes: Uint8Array): number {
   }
 }
 
+/** Closes descriptors that this process owns. */
+export function closeDescriptors(descriptors: readonly number[]): void {
+  for (const descriptor of descriptors) closeSync(descriptor);
+}
+
 /** How many descriptors this process may have open (getrlimit(2)); 2n ** 64n - 1n is unlimited. */
 export interface OpenFilesLimit {
   readonly soft: bigint;

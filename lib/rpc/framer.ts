@@ -50,7 +50,8 @@ export class Framer {
   private stopped = false;
 
   constructor(
-    private readonly sink: FrameSink,
+    /** May be replaced, also while it is being told of something. */
+    public sink: FrameSink,
     limit: number = maxFrameLength,
   ) {
     this.limit = limit;
@@ -64,6 +65,16 @@ export class Framer {
   /** Inside a large frame whose first bytes have been handed out. */
   get midLargeFrame(): boolean {
     return this.largeLeft > 0;
+  }
+
+  /** Bytes that arrived and were not handed out yet. */
+  get heldBytes(): Buffer {
+    return this.held.subarray(0, this.heldEnd);
+  }
+
+  /** Bytes of a large frame that are still to come. */
+  get largeBytesLeft(): number {
+    return this.largeLeft;
   }
 
   /** Waiting for `resume()`; bytes pushed meanwhile are kept, so the source should be paused. */

@@ -1,3 +1,5 @@
+import type { DescriptorPassage } from './descriptor-passage.js';
+
 /** What a stream tells its one listener. */
 export interface StreamListener {
   /** Bytes arrived: the first `length` of `buffer`, which is overwritten after the call. Copy what must last. */
@@ -15,6 +17,8 @@ export const closingPatience = 2000;
 export interface ByteStream {
   /** Bytes written but not yet taken by the kernel. */
   readonly queuedBytes: number;
+  /** Null where descriptors cannot be passed: over TCP, TLS, a SASL layer. */
+  readonly passage: DescriptorPassage | null;
   /** Begins to read. */
   listen(listener: StreamListener): void;
   /** Sends the bytes from `start` to `end`; what cannot go out at once is copied. */

@@ -13,6 +13,7 @@ export class LayerError extends Error {
 
 /** A stream whose bytes pass through a security layer: SASL on plain TCP. */
 export class LayeredStream implements ByteStream {
+  readonly passage = null;
   private listener: StreamListener | null = null;
 
   constructor(

@@ -1,3 +1,4 @@
+import { closeDescriptors } from '../native/descriptors.js';
 import type { ByteStream } from './byte-stream.js';
 
 /** Whoever writes frames into an outbox; used to tell writers apart. */
@@ -13,8 +14,11 @@ export class Outbox {
   private runEnd = 0;
   /** The sender in the middle of a large frame. */
   private holder: Sender | null = null;
-  /** Frames of other senders, copied, until the large frame is through. Senders stop reading meanwhile. */
-  private deferred: Buffer[] = [];
+  /**
+   * Frames of other senders, copied, and their descriptors, until the large frame is through. Senders stop reading
+   * meanwhile.
+   */
+  private deferred: (Buffer | number[])[] = [];
   private waiting = 0;
   private written = 0;
 
@@ -69,6 +73,29 @@ export class Outbox {
     this.write(frame, 0, frame.length);
   }
 
+  /** Whether `sendDescriptors` may be called. */
+  get passesDescriptors(): boolean {
+    return this.stream.passage !== null;
+  }
+
+  /** Sends the descriptors of the frame that the sender sent last; they belong to the outbox from now on. */
+  sendDescriptors(sender: Sender, descriptors: number[]): void {
+    if (descriptors.length === 0) return;
+    if (this.isBlockedFor(sender)) {
+      this.deferred.push(descriptors);
+      return;
+    }
+    this.flush();
+    this.stream.passage?.send(descriptors);
+  }
+
+  /** Drops what has not been given to the stream. */
+  discard(): void {
+    this.run = null;
+    this.waiting = 0;
+    for (const item of this.deferred.splice(0)) if (!Buffer.isBuffer(item)) closeDescriptors(item);
+  }
+
   /** Claims the outbox for a large frame; false while another sender's is under way. */
   claim(sender: Sender): boolean {
     if (this.isBlockedFor(sender)) return false;
@@ -81,7 +108,10 @@ export class Outbox {
     this.holder = null;
     this.flush();
     this.waiting = 0;
-    for (const frame of this.deferred.splice(0)) this.write(frame, 0, frame.length);
+    for (const item of this.deferred.splice(0)) {
+      if (Buffer.isBuffer(item)) this.write(item, 0, item.length);
+      else this.stream.passage?.send(item);
+    }
     this.onReleased();
   }
 

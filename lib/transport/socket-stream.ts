@@ -1,6 +1,8 @@
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
 import { sendNow } from '../native/send-now.js';
 import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
+import type { DescriptorPassage } from './descriptor-passage.js';
+import { SocketPassage } from './socket-passage.js';
 
 /**
  * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and nobody else reads
@@ -35,9 +37,14 @@ export function endInTime(socket: Socket): void {
 export class SocketStream implements ByteStream {
   private listener: StreamListener | null = null;
   private readonly fd: number;
+  /** Made when it is asked for. */
+  private socketPassage: SocketPassage | null = null;
 
   /** The socket must be connected. Node's sockets never block. */
-  private constructor(private readonly socket: Socket) {
+  private constructor(
+    private readonly socket: Socket,
+    private readonly passesDescriptors: boolean,
+  ) {
     this.fd = handleOf(socket).fd;
     const closed = (error: Error | null): void => {
       const { listener } = this;
@@ -47,15 +54,18 @@ export class SocketStream implements ByteStream {
     socket.on('drain', () => this.listener?.drained());
     socket.on('end', () => closed(null));
     socket.on('error', closed);
-    socket.on('close', () => closed(null));
+    socket.on('close', () => {
+      this.socketPassage?.discard();
+      closed(null);
+    });
   }
 
-  /** Makes a stream of an accepted connection. It does not read before `listen()`. */
-  static accepted(handle: SocketHandle): SocketStream {
+  /** Makes a stream of an accepted connection. It does not read before `listen()`, and passes descriptors only if told to. */
+  static accepted(handle: SocketHandle, passesDescriptors = false): SocketStream {
     const reader = new Reader();
     // `handle` is how node's own server makes a Socket of an accepted connection; its types do not name it.
     const options = { handle, pauseOnCreate: true, onread: reader.options };
-    const stream = new SocketStream(new Socket(options as never));
+    const stream = new SocketStream(new Socket(options as never), passesDescriptors);
     reader.stream = stream;
     return stream;
   }
@@ -84,13 +94,18 @@ export class SocketStream implements ByteStream {
       signal.addEventListener('abort', aborted);
     });
     socket.pause();
-    const stream = new SocketStream(socket);
+    const stream = new SocketStream(socket, true);
     reader.stream = stream;
     return stream;
   }
 
   get queuedBytes(): number {
-    return this.socket.writableLength;
+    return this.socket.writableLength + (this.socketPassage?.queuedBytes ?? 0);
+  }
+
+  get passage(): DescriptorPassage | null {
+    if (!this.passesDescriptors) return null;
+    return (this.socketPassage ??= new SocketPassage(this.socket, () => this.listener?.drained()));
   }
 
   listen(listener: StreamListener): void {
@@ -101,6 +116,10 @@ export class SocketStream implements ByteStream {
   write(bytes: Buffer, start = 0, end = bytes.length): void {
     const { socket } = this;
     if (!socket.writable) return;
+    if (this.socketPassage?.isSending === true) {
+      this.socketPassage.write(Buffer.from(bytes.subarray(start, end)));
+      return;
+    }
     const next = socket.writableLength > 0 ? start : start + sendNow(this.fd, bytes, start, end);
     if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
   }
@@ -115,7 +134,8 @@ export class SocketStream implements ByteStream {
 
   end(): void {
     this.listener = null;
-    endInTime(this.socket);
+    if (this.socketPassage?.isSending === true) this.socketPassage.endBehind(endInTime);
+    else endInTime(this.socket);
   }
 
   destroy(): void {

@@ -70,6 +70,7 @@ const addressOf = ({ remoteAddress, remotePort, localPort }: Socket): string =>
 
 /** A TLS connection after its handshake as ByteStream. */
 export class TlsStream implements ByteStream {
+  readonly passage = null;
   private listener: StreamListener | null = null;
 
   constructor(private readonly socket: TLSSocket) {

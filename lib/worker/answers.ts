@@ -47,7 +47,7 @@ export const identityTooLate = new RpcError(
 export const noDescriptors = new RpcError(
   errorCode.operationUnsupported,
   errorDomain.rpc,
-  'file descriptors cannot be passed through this proxy',
+  'fd passing is not supported by this connection',
 );
 
 /** An empty URI that leads nowhere. */
@@ -64,16 +64,16 @@ export function notOpenFor(call: CallHeader): RpcError {
   return known ? notOpen : unknownProcedure(call);
 }
 
-/** Features of the server side itself, 1 where they are there; all others are the driver's to answer. */
-export const ownFeatures: Readonly<Record<number, 0 | 1>> = {
-  [feature.fdPassing]: 0,
-  [feature.programKeepalive]: 1,
-  [feature.remoteEventCallback]: 1,
-  [feature.remoteCloseCallback]: 1,
-};
+/** Features of the server side itself; all others are the driver's to answer. */
+export const ownFeatures: ReadonlySet<number> = new Set([
+  feature.fdPassing,
+  feature.programKeepalive,
+  feature.remoteEventCallback,
+  feature.remoteCloseCallback,
+]);
 
-export const encodeFeature = (call: CallHeader, number: number): Buffer =>
-  encodeReply(call, encodeInt(ownFeatures[number] ?? 0));
+export const encodeFeature = (call: CallHeader, isThere: boolean): Buffer =>
+  encodeReply(call, encodeInt(isThere ? 1 : 0));
 
 /** `pass`: a frame a daemon may see; `drop`: one that nobody answers; an error: what the call is answered with. */
 export function judgeFrame(bytes: Buffer, start: number): 'pass' | 'drop' | RpcError {

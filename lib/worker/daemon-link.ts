@@ -12,6 +12,8 @@ import {
   statusOf,
   typeOf,
 } from '../rpc/frame.js';
+import { closeDescriptors } from '../native/descriptors.js';
+import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
 import { procedureAt, procedureName } from '../rpc/procedures.js';
 import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
@@ -29,12 +31,23 @@ import { CallTable, type PendingCall } from './call-table.js';
 import { DaemonConversation } from './daemon-conversation.js';
 import type { Endpoint } from './daemon-directory.js';
 import { ConnectError, lostError, systemErrorText } from './daemon-errors.js';
+import { DescriptorIntake } from './descriptor-intake.js';
 import { ReadGate } from './read-gate.js';
 
 /** What a link needs of the relay it belongs to. */
 export interface LinkOwner {
   /** A frame for the client. */
   fromDaemon(link: DaemonLink, bytes: Buffer, start: number, end: number): void;
+  /** A whole reply for the client, with its descriptors, which belong to the owner from now on. */
+  replyWithDescriptors(
+    link: DaemonLink,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    descriptors: number[],
+  ): void;
+  /** The descriptors of the large reply that has just been passed on whole. */
+  largeReplyDescriptors(link: DaemonLink, descriptors: number[]): void;
   /** May the link begin a frame whose bytes are still arriving? If not, the relay calls `retry()` later. */
   claimClient(link: DaemonLink): boolean;
   /** The large frame that was claimed for is through. */
@@ -73,6 +86,8 @@ export class DaemonLink implements FrameSink, StreamListener {
   private stream: ByteStream | null = null;
   private gate: ReadGate | null = null;
   private box: Outbox | null = null;
+  /** Once the daemon may send descriptors. */
+  private intake: DescriptorIntake | null = null;
   private current: LinkState = 'opening';
   /** The large frame arriving is for nobody. */
   private skipping = false;
@@ -146,6 +161,12 @@ export class DaemonLink implements FrameSink, StreamListener {
     this.box?.forward(this.owner, bytes, start, end);
   }
 
+  /** Sends the descriptors of the call that was forwarded last; they belong to the link from now on. */
+  sendDescriptors(descriptors: number[]): void {
+    if (this.box === null) closeDescriptors(descriptors);
+    else this.box.sendDescriptors(this.owner, descriptors);
+  }
+
   /** Remembers a call whose frame is forwarded in parts. */
   remember(bytes: Buffer, start: number): void {
     const programNumber = programOf(bytes, start);
@@ -153,9 +174,10 @@ export class DaemonLink implements FrameSink, StreamListener {
     const serial = serialOf(bytes, start);
     this.calls.add(programNumber, number, serial);
     // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
-    if (procedureAt(programNumber, number)?.opensStream === true) {
-      this.streams.add(programNumber, number, serial);
-    }
+    const row = procedureAt(programNumber, number);
+    if (row?.opensStream === true) this.streams.add(programNumber, number, serial);
+    // A procedure of a newer libvirt may be one of these too.
+    if (row === undefined || row.descriptors !== null) this.expectDescriptors();
   }
 
   /** Keeps the proxy's own frames out of a large one that is forwarded in parts, until `endLarge()`. */
@@ -198,6 +220,8 @@ export class DaemonLink implements FrameSink, StreamListener {
     this.current = 'closed';
     this.attempt?.abort(new Error('the link was closed'));
     this.framer.stop();
+    this.intake?.close();
+    this.box?.discard();
     this.stream?.destroy();
   }
 
@@ -206,7 +230,11 @@ export class DaemonLink implements FrameSink, StreamListener {
       this.conversation.frame(bytes, start, length);
       return;
     }
-    if (this.admit(bytes, start)) this.owner.fromDaemon(this, bytes, start, start + length);
+    if (!this.admit(bytes, start)) return;
+    const descriptors = this.intake?.take() ?? null;
+    const end = start + length;
+    if (descriptors === null) this.owner.fromDaemon(this, bytes, start, end);
+    else this.owner.replyWithDescriptors(this, bytes, start, end, descriptors);
   }
 
   largeFrame(bytes: Buffer, start: number): boolean {
@@ -222,7 +250,10 @@ export class DaemonLink implements FrameSink, StreamListener {
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
     if (this.skipping) return;
     this.owner.fromDaemon(this, bytes, start, end);
-    if (last) this.owner.releaseClient(this);
+    if (!last) return;
+    const descriptors = this.intake?.take() ?? null;
+    if (descriptors !== null) this.owner.largeReplyDescriptors(this, descriptors);
+    this.owner.releaseClient(this);
   }
 
   bytes(buffer: Buffer, length: number): void {
@@ -291,7 +322,11 @@ export class DaemonLink implements FrameSink, StreamListener {
     const number = procedureOf(bytes, start);
     const serial = serialOf(bytes, start);
     switch (type) {
-      case messageType.reply: {
+      case messageType.reply:
+      case messageType.replyWithFds: {
+        if (type === messageType.replyWithFds && this.intake === null) {
+          return this.refuseDescriptors(programNumber, number);
+        }
         if (!this.calls.take(programNumber, number, serial)) {
           return this.refuse('a reply to no call', programNumber, number);
         }
@@ -325,6 +360,13 @@ export class DaemonLink implements FrameSink, StreamListener {
     return true;
   }
 
+  /** Its descriptors are lost, and the bytes they came with are not told from frames. */
+  private refuseDescriptors(programNumber: number, number: number): false {
+    const name = procedureName(programNumber, number);
+    this.failed(new DescriptorError(`sent descriptors that a reply to ${name} does not have`));
+    return false;
+  }
+
   private refuse(what: string, programNumber: number, number: number): false {
     const { daemon, path } = this.endpoint;
     const line = `${daemon} at '${path}' sent ${what} (${procedureName(programNumber, number)}): dropped`;
@@ -334,11 +376,18 @@ export class DaemonLink implements FrameSink, StreamListener {
     return false;
   }
 
-  /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
+  /** A broken rule of the wire ends the connection; anything else is a fault of ours. */
   private failed(error: unknown): void {
-    if (!(error instanceof FrameLengthError)) throw error;
+    if (!(error instanceof FrameLengthError) && !(error instanceof DescriptorError)) throw error;
     const { daemon, path } = this.endpoint;
     this.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
     this.closed(error);
+  }
+
+  private expectDescriptors(): void {
+    const passage = this.stream?.passage ?? null;
+    if (this.intake !== null || passage === null) return;
+    this.intake = new DescriptorIntake(messageType.replyWithFds, this.framer, this);
+    passage.receive(this.intake);
   }
 }

@@ -1,5 +1,6 @@
 import type { TypedParameter } from '../rpc/typed-parameters.js';
 import type { Logger } from '../logging/logger.js';
+import { closeDescriptors } from '../native/descriptors.js';
 import {
   callOf,
   encodeFrame,
@@ -7,6 +8,7 @@ import {
   procedureOf,
   program,
   programOf,
+  serialOf,
   status,
   statusOf,
   typeOf,
@@ -21,8 +23,9 @@ import {
   type OpenArguments,
 } from '../rpc/session-messages.js';
 import type { Outbox } from '../transport/outbox.js';
-import { encodeFailure, socketClosed } from './answers.js';
+import { encodeFailure, noDescriptors, socketClosed } from './answers.js';
 import type { CallAudit } from './call-audit.js';
+import { CallDescriptors } from './call-descriptors.js';
 import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
 import { ConnectError, explain, lostError } from './daemon-errors.js';
@@ -87,6 +90,7 @@ export class Relay implements LinkOwner {
   /** Drivers whose daemon was asked for events. */
   private readonly eventDrivers = new Set<string>();
   private readonly held: HeldCalls;
+  private readonly descriptors: CallDescriptors;
   private inFlight = 0;
   private flags = 0;
   private closeCallback = false;
@@ -100,6 +104,7 @@ export class Relay implements LinkOwner {
     private readonly log: Logger,
   ) {
     this.held = new HeldCalls(client.gate);
+    this.descriptors = new CallDescriptors(client.gate);
   }
 
   /** Opens the hypervisor's daemon. Rejects with RpcError or DaemonRefusal. */
@@ -122,6 +127,14 @@ export class Relay implements LinkOwner {
     else this.dispatch(bytes, start, end);
   }
 
+  /** The descriptors of the call that follows; they belong to the relay from now on. False if that is none. */
+  keepDescriptors(bytes: Buffer, start: number, descriptors: number[]): boolean {
+    if (this.descriptors.keep(serialOf(bytes, start), descriptors)) return true;
+    closeDescriptors(descriptors);
+    this.client.close('sent two calls with descriptors and the same serial number');
+    return false;
+  }
+
   /** A whole stream frame of the client: it belongs to a call that was answered, so it never waits. */
   streamFrame(bytes: Buffer, start: number, end: number): void {
     this.linkOf(bytes, start)?.forward(bytes, start, end);
@@ -129,7 +142,8 @@ export class Relay implements LinkOwner {
 
   /** The header of a large frame; false asks to hold the client back until `retryLarge`. */
   largeFrame(bytes: Buffer, start: number): boolean {
-    const isCall = typeOf(bytes, start) === messageType.call;
+    const type = typeOf(bytes, start);
+    const isCall = type === messageType.call || type === messageType.callWithFds;
     if (isCall && this.mustWait) return false;
     const route = this.routeOf(bytes, start);
     const link = this.linkFor(route);
@@ -140,9 +154,21 @@ export class Relay implements LinkOwner {
     return true;
   }
 
-  largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
-    this.largeTarget?.forward(bytes, start, end);
-    if (last) this.largeTarget?.endLarge();
+  /** `descriptors` are those of a call, with its last bytes. */
+  largeBytes(
+    bytes: Buffer,
+    start: number,
+    end: number,
+    last: boolean,
+    descriptors: number[] | null,
+  ): void {
+    const target = this.largeTarget;
+    target?.forward(bytes, start, end);
+    if (descriptors !== null) {
+      if (target === null) closeDescriptors(descriptors);
+      else target.sendDescriptors(descriptors);
+    }
+    if (last) target?.endLarge();
   }
 
   /** A chunk from the client has been dealt with. */
@@ -202,10 +228,39 @@ export class Relay implements LinkOwner {
     for (const link of this.links) link.close();
     for (const { link } of this.openings.values()) link.close();
     this.held.clear();
+    this.descriptors.clear();
   }
 
   fromDaemon(link: DaemonLink, bytes: Buffer, start: number, end: number): void {
     this.client.outbox.forward(link, bytes, start, end);
+  }
+
+  replyWithDescriptors(
+    link: DaemonLink,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    descriptors: number[],
+  ): void {
+    const { outbox } = this.client;
+    if (descriptors.length === 0 || outbox.passesDescriptors) {
+      outbox.forward(link, bytes, start, end);
+      outbox.sendDescriptors(link, descriptors);
+    } else {
+      closeDescriptors(descriptors);
+      this.totals.errors++;
+      this.send(encodeErrorReply(callOf(bytes, start), noDescriptors));
+    }
+  }
+
+  largeReplyDescriptors(link: DaemonLink, descriptors: number[]): void {
+    const { outbox } = this.client;
+    if (descriptors.length === 0 || outbox.passesDescriptors) {
+      outbox.sendDescriptors(link, descriptors);
+    } else {
+      closeDescriptors(descriptors);
+      this.client.close(`${link.endpoint.daemon} sent descriptors that cannot be passed on`);
+    }
   }
 
   claimClient(link: DaemonLink): boolean {
@@ -297,6 +352,7 @@ export class Relay implements LinkOwner {
       this.inFlight++;
       this.noteBegin(bytes, start, link);
       link.forwardCall(bytes, start, end);
+      if (!this.descriptors.isEmpty) link.sendDescriptors(this.takeDescriptors(bytes, start));
     } else if (link?.state === 'opening' && route !== 'hypervisor') {
       this.inFlight++;
       this.openings.get(route)?.waiting.push(Buffer.from(bytes.subarray(start, end)));
@@ -403,8 +459,14 @@ export class Relay implements LinkOwner {
   private fail(bytes: Buffer, start: number, error: unknown): void {
     const { audit } = this.settings;
     if (audit.isOn) audit.refused(bytes, start);
+    if (!this.descriptors.isEmpty) closeDescriptors(this.takeDescriptors(bytes, start));
     this.totals.errors++;
     this.send(encodeFailure(callOf(bytes, start), error));
+  }
+
+  private takeDescriptors(bytes: Buffer, start: number): number[] {
+    const isTheirs = typeOf(bytes, start) === messageType.callWithFds;
+    return isTheirs ? this.descriptors.take(serialOf(bytes, start)) : [];
   }
 
   private send(frame: Buffer): void {

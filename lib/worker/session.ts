@@ -6,6 +6,7 @@ import {
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { undecodable } from '../rpc/call-errors.js';
+import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import {
   callOf,
   encodeKeepalive,
@@ -23,7 +24,7 @@ import {
   versionOf,
   type CallHeader,
 } from '../rpc/frame.js';
-import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
+import { collectLimit, Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
 import { KeepaliveWatch } from '../rpc/keepalive-watch.js';
 import { procedureAt } from '../rpc/procedures.js';
 import { encodeErrorReply, RpcError } from '../rpc/rpc-error.js';
@@ -58,6 +59,7 @@ import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
 import type { DaemonDirectory } from './daemon-directory.js';
 import { explain } from './daemon-errors.js';
 import type { Connect } from './daemon-link.js';
+import { DescriptorIntake } from './descriptor-intake.js';
 import {
   auditedIdentity,
   describeIdentity,
@@ -115,6 +117,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private readonly loginTimer: NodeJS.Timeout;
   private readonly readOnly: boolean;
   private relay: Relay | null = null;
+  /** Once the client has asked whether it may send descriptors. */
+  private intake: DescriptorIntake | null = null;
   private watch: KeepaliveWatch | null = null;
   private skipping = false;
   /** The identity that the client has set in place of its own. */
@@ -199,6 +203,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   close(reason: string, level: 'info' | 'warning' = 'info'): void {
     if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closing')) return;
     this.outbox.flush();
+    this.outbox.discard();
     this.stream.end();
     this.release();
     this.logEnd(reason, level);
@@ -232,7 +237,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   closed(error: Error | null): void {
     if (this.isUnheard) this.close(leftUnheard, 'warning');
     else if (error === null) this.close('the client left');
-    else this.close(error.message, error instanceof LayerError ? 'warning' : 'info');
+    else this.close(error.message, isBreachOfRules(error) ? 'warning' : 'info');
   }
 
   // Frames
@@ -251,16 +256,18 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     }
   }
 
-  largeFrame(bytes: Buffer, start: number): boolean {
+  largeFrame(bytes: Buffer, start: number, length: number): boolean {
     const { relay } = this;
-    this.skipping = !this.isValid(bytes, start) || this.isRefusedLarge(bytes, start);
+    this.skipping = !this.isValid(bytes, start) || this.isRefusedLarge(bytes, start, length);
     if (this.skipping || relay === null || relay.largeFrame(bytes, start)) return true;
     this.gate.close(this.framer);
     return false;
   }
 
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
-    if (!this.skipping) this.relay?.largeBytes(bytes, start, end, last);
+    if (this.skipping) return;
+    const descriptors = last ? (this.intake?.take() ?? null) : null;
+    this.relay?.largeBytes(bytes, start, end, last, descriptors);
   }
 
   retryLarge(): void {
@@ -341,9 +348,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       relay?.streamFrame(bytes, start, start + length);
       return;
     }
-    if (this.isOwnCall(bytes, start, length) || !this.takesDescriptors(bytes, start, length))
+    if (this.isOwnCall(bytes, start, length) || !this.passesDescriptors(bytes, start, length))
       return;
     if (this.state === 'opening' || this.state === 'open') {
+      const descriptors = this.intake?.take() ?? null;
+      if (descriptors !== null && relay?.keepDescriptors(bytes, start, descriptors) !== true)
+        return;
       relay?.call(bytes, start, start + length);
       return;
     }
@@ -352,12 +362,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   }
 
   /** Answers large calls that no daemon is to get; large stream data without a daemon is dropped. */
-  private isRefusedLarge(bytes: Buffer, start: number): boolean {
+  private isRefusedLarge(bytes: Buffer, start: number, length: number): boolean {
     const type = typeOf(bytes, start);
     if (type === messageType.stream || type === messageType.streamHole) return this.relay === null;
     const call = callOf(bytes, start);
     const isOwn = call.program === program.remote && ownProcedures.has(call.procedure);
-    if (!isOwn && this.relay !== null) return !this.takesDescriptors(bytes, start, headerLength);
+    if (!isOwn && this.relay !== null) return !this.passesDescriptors(bytes, start, length);
     this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
     return true;
   }
@@ -412,10 +422,21 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         },
         performance.now(),
       );
-    } else if (this.state !== 'open' || !(number in ownFeatures)) {
+    } else if (this.relay === null || !ownFeatures.has(number)) {
       return false;
     }
-    this.answer(encodeFeature(call, number));
+    this.answer(encodeFeature(call, number !== feature.fdPassing || this.expectDescriptors()));
+    return true;
+  }
+
+  /** Reads on so that no descriptor is lost; false where none can come. */
+  private expectDescriptors(): boolean {
+    const { passage } = this.stream;
+    if (passage === null) return false;
+    if (this.intake === null) {
+      this.intake = new DescriptorIntake(messageType.callWithFds, this.framer, this);
+      passage.receive(this.intake);
+    }
     return true;
   }
 
@@ -427,19 +448,29 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.assumed = readIdentityArguments(payload);
   }
 
-  /** Descriptors cannot be relayed yet: calls that bring or fetch them are refused, never half done. */
-  private takesDescriptors(bytes: Buffer, start: number, length: number): boolean {
-    const call = callOf(bytes, start);
-    if (typeOf(bytes, start) === messageType.callWithFds) {
-      const count = length < headerLength + 4 ? -1 : bytes.readUInt32BE(start + headerLength);
-      if (count !== 0) {
-        this.close('sent a call with descriptors without having asked whether they can be passed');
-        return false;
-      }
+  /**
+   * Whether a call's descriptors have come with it, and those of its reply can reach the client. Else a call that brings
+   * some ends the connection, since they are lost, and one that fetches some is refused.
+   */
+  private passesDescriptors(bytes: Buffer, start: number, length: number): boolean {
+    const isTheirs = typeOf(bytes, start) === messageType.callWithFds;
+    if (isTheirs && !this.hasDescriptors(bytes, start, length)) {
+      const reason =
+        'sent a call with descriptors without having been told that they can be passed';
+      this.close(reason, 'warning');
+      return false;
     }
-    if (procedureAt(call.program, call.procedure)?.descriptors !== 'reply') return true;
-    this.answer(encodeErrorReply(call, noDescriptors));
+    const row = procedureAt(programOf(bytes, start), procedureOf(bytes, start));
+    if (row?.descriptors !== 'reply' || this.outbox.passesDescriptors) return true;
+    this.answer(encodeErrorReply(callOf(bytes, start), noDescriptors));
     return false;
+  }
+
+  /** Whether as many descriptors came with a call as it announces; of a large call, whether any can come. */
+  private hasDescriptors(bytes: Buffer, start: number, length: number): boolean {
+    if (length > collectLimit) return this.intake !== null;
+    if (length < headerLength + 4) return false;
+    return bytes.readUInt32BE(start + headerLength) === (this.intake?.offered ?? 0);
   }
 
   private open(call: CallHeader, payload: Buffer): void {
@@ -509,6 +540,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     clearTimeout(this.loginTimer);
     this.login.end();
     this.framer.stop();
+    this.intake?.close();
     this.relay?.close();
   }
 
@@ -536,6 +568,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     );
   }
 }
+
+const isBreachOfRules = (error: Error): boolean =>
+  error instanceof LayerError || error instanceof DescriptorError;
 
 /** Calls that the proxy answers itself. */
 const ownProcedures: ReadonlySet<number> = new Set([

@@ -108,7 +108,7 @@ export class Worker {
       void this.receiveTls(introduction, handle as SocketHandle);
       return;
     }
-    const stream = SocketStream.accepted(handle as SocketHandle);
+    const stream = SocketStream.accepted(handle as SocketHandle, introduction.transport === 'unix');
     const arrivedAt = performance.now();
     this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
   }
