@@ -23,8 +23,13 @@ export interface FrameWithDescriptors extends ReceivedFrame {
 
 /** Reads a connection as libvirt does: no byte more than the next frame has, then each of its descriptors. */
 export class ExactReader {
+  /** Bytes read so far. */
+  bytesRead = 0;
+
   constructor(private readonly connection: FrameSocket) {
     connection.pause();
+    // A paused socket of node's still reads until its buffer is full.
+    (handleOf(connection.socket) as unknown as { readStop(): void }).readStop();
   }
 
   /** The next frame. Rejects when the connection ends, or nothing comes for 10 seconds. */
@@ -59,6 +64,7 @@ export class ExactReader {
       if (received !== 'would-block') {
         if (received.bytes === 0) throw new Error('The connection has ended.');
         done += received.bytes;
+        this.bytesRead += received.bytes;
         descriptors.push(...received.descriptors);
       } else if (performance.now() > deadline) {
         throw new Error(`Only ${done} of ${length} bytes came within ${usualPatience} ms.`);
