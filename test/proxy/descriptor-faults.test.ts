@@ -9,7 +9,7 @@ import { descriptorCount } from '../peers/descriptor-files.js';
 import { ExactReader } from '../peers/exact-reader.js';
 import { frameOf, type FrameSocket, type SentHeader } from '../peers/frame-socket.js';
 import { readError, type RawClient } from '../peers/raw-client.js';
-import { StandInHost } from '../peers/stand-in-host.js';
+import { StandInHost, stalled } from '../peers/stand-in-host.js';
 import { until } from '../peers/waiting.js';
 
 const hypervisorCall = 59;
@@ -52,7 +52,7 @@ describe('file descriptors that do not come as they should', function () {
     host = await StandInHost.start({ conf: { max_client_requests: 1 } });
     [worker = 0] = host.proxy.workers();
     await host.logged(/client 1 .*left/);
-    idle = descriptorCount(worker);
+    idle = await stalled(() => descriptorCount(worker));
   });
   beforeEach(() => host.startDaemons());
   afterEach(async () => {

@@ -16,7 +16,7 @@ import { frameOf, type ReceivedFrame } from '../peers/frame-socket.js';
 import { freePorts } from '../peers/ports.js';
 import { readError, type RawClient } from '../peers/raw-client.js';
 import { connectTcp } from '../peers/remote-client.js';
-import { StandInHost } from '../peers/stand-in-host.js';
+import { StandInHost, stalled } from '../peers/stand-in-host.js';
 import { run } from '../peers/clients.js';
 import { until } from '../peers/waiting.js';
 
@@ -63,13 +63,10 @@ describe('file descriptors through the proxy', function () {
       },
     });
     [worker = 0] = host.proxy.workers();
-    await until(() => descriptorCount(worker) > 0, { what: 'the worker' });
+    await host.logged(/client 1 .*left/);
+    idle = await stalled(() => descriptorCount(worker));
   });
-  beforeEach(async () => {
-    await host.startDaemons();
-    await until(() => /client 1 .*left/.test(host.proxy.log()), { what: 'the first client to go' });
-    idle = descriptorCount(worker);
-  });
+  beforeEach(() => host.startDaemons());
   afterEach(async () => {
     await host.stopDaemons();
     await until(() => descriptorCount(worker) <= idle, { what: 'the worker to close all it had' });
@@ -280,7 +277,6 @@ describe('file descriptors through the proxy', function () {
       const first = reader.frame();
       await until(() => reader.bytesRead > mebibyte / 4, { what: 'the beginning' });
       await sendWithFiles(qemu, replyOf(call, 1), filesOf('behind'));
-      await until(() => descriptorCount(worker) > idle + 3, { what: 'it to wait' });
       storing.link.send(large.subarray(mebibyte / 2));
       expect((await first).payload).to.have.length(mebibyte);
       const reply = await reader.frame();

@@ -7,6 +7,7 @@ import { containerXml, guestXml, poolXml, volumeXml } from '../peers/guest.js';
 import { hasLxc, ModularHost, whyNoHost } from '../peers/modular-host.js';
 import { Proxy } from '../peers/proxy.js';
 import { sharedHost } from '../peers/shared-host.js';
+import { stalled } from '../peers/stand-in-host.js';
 import { until } from '../peers/waiting.js';
 
 const reason = whyNoHost();
@@ -47,8 +48,10 @@ describe(`libvirt's clients pass file descriptors through the proxy${reason === 
     const xml = guestXml({ name: guest, vncSocket: join(proxy.directory, 'vnc') });
     await said(virsh(proxy.uri(), ['create', '/dev/stdin'], { input: xml }));
     await said(virsh(proxy.uri(), ['hostname']));
-    await until(() => /client 3 .*closed it/.test(proxy.log()), { what: 'the first clients to go' });
-    idle = descriptorCount(worker);
+    await until(() => /client 3 .*closed it/.test(proxy.log()), {
+      what: 'the first clients to go',
+    });
+    idle = await stalled(() => descriptorCount(worker));
   });
 
   afterEach(async () => {

@@ -18,8 +18,8 @@ class Recorder implements StreamListener {
   readonly ends: (Error | null)[] = [];
   drains = 0;
 
-  bytes(chunk: Buffer): void {
-    this.plain.push(Buffer.from(chunk));
+  bytes(buffer: Buffer, length: number): void {
+    this.plain.push(Buffer.from(buffer.subarray(0, length)));
   }
 
   received(bytes: Buffer, descriptors: number[]): void {
