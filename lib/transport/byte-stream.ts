@@ -17,6 +17,8 @@ export const closingPatience = 2000;
 export interface ByteStream {
   /** Bytes written but not yet taken by the kernel. */
   readonly queuedBytes: number;
+  /** Whether the peer will send no more. A paused stream is not told so before all that came has been read. */
+  readonly isLeft: boolean;
   /** Null where descriptors cannot be passed: over TCP, TLS, a SASL layer. */
   readonly passage: DescriptorPassage | null;
   /** Begins to read. */

@@ -25,6 +25,10 @@ export class LayeredStream implements ByteStream {
     return this.inner.queuedBytes;
   }
 
+  get isLeft(): boolean {
+    return this.inner.isLeft;
+  }
+
   listen(listener: StreamListener): void {
     this.listener = listener;
     this.inner.listen({

@@ -1,4 +1,5 @@
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
+import { hasHungUp } from '../native/hang-up.js';
 import { sendNow } from '../native/send-now.js';
 import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
 import type { DescriptorPassage } from './descriptor-passage.js';
@@ -19,6 +20,11 @@ export interface SocketHandle {
 /** The handle inside a socket. Node's types do not name it. */
 export function handleOf(socket: Socket): SocketHandle {
   return (socket as unknown as { readonly _handle: SocketHandle })._handle;
+}
+
+/** Whether the other end of a socket will send no more. */
+export function isLeft(socket: Socket): boolean {
+  return socket.destroyed || hasHungUp(handleOf(socket).fd);
 }
 
 /** Sends what is queued, for `closingPatience` at most, then closes. */
@@ -106,6 +112,10 @@ export class SocketStream implements ByteStream {
   get passage(): DescriptorPassage | null {
     if (!this.passesDescriptors) return null;
     return (this.socketPassage ??= new SocketPassage(this.socket, () => this.listener?.drained()));
+  }
+
+  get isLeft(): boolean {
+    return isLeft(this.socket);
   }
 
   listen(listener: StreamListener): void {

@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 import { clientHello, HandshakeError } from './client-hello.js';
-import { endInTime, type SocketHandle } from './socket-stream.js';
+import { endInTime, isLeft, type SocketHandle } from './socket-stream.js';
 
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;
@@ -87,6 +87,10 @@ export class TlsStream implements ByteStream {
 
   get queuedBytes(): number {
     return this.socket.writableLength;
+  }
+
+  get isLeft(): boolean {
+    return isLeft(this.socket);
   }
 
   listen(listener: StreamListener): void {

@@ -21,18 +21,17 @@ export class CallTable {
     this.fields.push(serial, procedure, program);
   }
 
+  has(program: number, procedure: number, serial: number): boolean {
+    return this.find(program, procedure, serial) >= 0;
+  }
+
   /** Removes the call that an answer belongs to; false when there is none. */
   take(program: number, procedure: number, serial: number): boolean {
-    const { fields } = this;
-    for (let at = 0; at < fields.length; at += 3) {
-      if (fields[at] !== serial || fields[at + 1] !== procedure || fields[at + 2] !== program) {
-        continue;
-      }
-      fields.copyWithin(at, at + 3);
-      fields.length -= 3;
-      return true;
-    }
-    return false;
+    const at = this.find(program, procedure, serial);
+    if (at < 0) return false;
+    this.fields.copyWithin(at, at + 3);
+    this.fields.length -= 3;
+    return true;
   }
 
   /** Empties the table; the calls in the order in which they were added. */
@@ -45,5 +44,15 @@ export class CallTable {
     }
     fields.length = 0;
     return calls;
+  }
+
+  private find(program: number, procedure: number, serial: number): number {
+    const { fields } = this;
+    for (let at = 0; at < fields.length; at += 3) {
+      if (fields[at] === serial && fields[at + 1] === procedure && fields[at + 2] === program) {
+        return at;
+      }
+    }
+    return -1;
   }
 }

@@ -16,18 +16,28 @@ import { XdrError } from '../rpc/xdr-reader.js';
 /** A daemon answered one of the proxy's own calls with an error; `payload` is its error struct. */
 export class DaemonRefusal extends Error {
   readonly code = 'DAEMON_REFUSAL';
+  /** Whether there is an error in the payload that can be passed on. */
+  readonly isReadable: boolean;
+
   constructor(readonly payload: Buffer) {
-    super(wordsOf(payload));
+    const words = wordsOf(payload);
+    super(words ?? 'an error that cannot be read');
+    this.isReadable = words !== null;
   }
 }
 
-function wordsOf(payload: Buffer): string {
+function wordsOf(payload: Buffer): string | null {
   try {
     return readErrorMessage(payload);
   } catch (error) {
     if (!(error instanceof XdrError)) throw error;
-    return 'an error that cannot be read';
+    return null;
   }
+}
+
+/** Whether a daemon's answer to one of the proxy's own calls, be it an error, is not what the protocol says. */
+export function isUnreadable(error: unknown): boolean {
+  return error instanceof XdrError || (error instanceof DaemonRefusal && !error.isReadable);
 }
 
 interface Question {

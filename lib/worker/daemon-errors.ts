@@ -50,6 +50,15 @@ export function lostError({ daemon, path }: Endpoint, reason: string): RpcError 
   );
 }
 
+/** What the client is told of a daemon whose answer to the proxy's own calls is not what the protocol says. */
+export function unreadableError({ daemon, path }: Endpoint): RpcError {
+  return new RpcError(
+    errorCode.rpc,
+    errorDomain.rpc,
+    `${daemon} at '${path}' sent an answer that cannot be read`,
+  );
+}
+
 /** A system error's text as the C library prints it: node's own, beginning with a capital letter. */
 export function systemErrorText(error: NodeJS.ErrnoException): string {
   const text = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno)?.[1];

@@ -81,6 +81,10 @@ export class Login {
   }
 
   frame(bytes: Buffer, start: number, length: number): void {
+    if (typeOf(bytes, start) === messageType.callWithFds) {
+      this.client.refused('sent a call with descriptors before it had logged in');
+      return;
+    }
     if (typeOf(bytes, start) !== messageType.call) return;
     if (this.busy) {
       this.client.refused('sent a call while a step of its login was under way');

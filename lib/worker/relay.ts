@@ -29,12 +29,9 @@ import { CallDescriptors } from './call-descriptors.js';
 import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
 import { ConnectError, explain, lostError } from './daemon-errors.js';
-import { DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
+import { daemonHighWater, DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
 import { HeldCalls } from './held-calls.js';
 import type { ReadGate } from './read-gate.js';
-
-/** Bytes a daemon may be behind before the client is no longer read. */
-const daemonHighWater = 1024 * 1024;
 
 /** Bytes the client may be behind before its daemons are no longer read. */
 export const clientHighWater = 256 * 1024;
@@ -109,6 +106,8 @@ export class Relay implements LinkOwner {
 
   /** Opens the hypervisor's daemon. Rejects with RpcError or DaemonRefusal. */
   async open(endpoint: Endpoint, opening: OpenArguments): Promise<void> {
+    // The client may have left while it was found out which daemon that is.
+    if (this.closed) throw socketClosed;
     this.flags = opening.flags;
     this.opening = new DaemonLink(endpoint, 'hypervisor', this, this.log);
     this.hypervisor = await this.openLink(this.opening, opening);
@@ -135,21 +134,29 @@ export class Relay implements LinkOwner {
     return false;
   }
 
-  /** A whole stream frame of the client: it belongs to a call that was answered, so it never waits. */
+  /**
+   * A whole stream frame of the client: it belongs to a call that was forwarded, so it never waits. One of no stream is
+   * dropped, as daemons do, since the stream may just have ended.
+   */
   streamFrame(bytes: Buffer, start: number, end: number): void {
-    this.linkOf(bytes, start)?.forward(bytes, start, end);
+    const link = this.linkOf(bytes, start);
+    if (link?.carries(bytes, start) === true) link.forward(bytes, start, end);
   }
 
   /** The header of a large frame; false asks to hold the client back until `retryLarge`. */
   largeFrame(bytes: Buffer, start: number): boolean {
     const type = typeOf(bytes, start);
-    const isCall = type === messageType.call || type === messageType.callWithFds;
-    if (isCall && this.mustWait) return false;
-    const route = this.routeOf(bytes, start);
-    const link = this.linkFor(route);
+    if (type === messageType.stream || type === messageType.streamHole) {
+      const link = this.linkOf(bytes, start);
+      this.largeTarget = link?.carries(bytes, start) === true ? link : null;
+      this.largeTarget?.beginLarge();
+      return true;
+    }
+    if (this.mustWait) return false;
+    const link = this.linkFor(this.routeOf(bytes, start));
     if (link?.state === 'opening') return false;
     this.largeTarget = link?.state === 'open' ? link : null;
-    if (isCall) this.beginLargeCall(bytes, start);
+    this.beginLargeCall(bytes, start);
     this.largeTarget?.beginLarge();
     return true;
   }

@@ -181,7 +181,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   /** To be called about once a second. */
   tick(now: number): void {
-    if (this.watch === null || this.gate.isClosed) return;
+    if (this.gate.isClosed) {
+      // Its turn may be long in coming, or never come: what it holds is not to wait for that.
+      if (this.stream.isLeft) this.close('the client left');
+      return;
+    }
+    if (this.watch === null) return;
     switch (this.watch.step(now)) {
       case 'ping':
         this.answer(encodeKeepalive(keepalive.ping));
@@ -252,7 +257,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
     } else {
       this.context.spoke(this);
-      if (!this.asksForKeepalive(bytes, start, length)) this.login.frame(bytes, start, length);
+      if (!this.isValid(bytes, start) || this.asksForKeepalive(bytes, start, length)) return;
+      this.login.frame(bytes, start, length);
     }
   }
 
@@ -408,7 +414,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private asksForKeepalive(bytes: Buffer, start: number, length: number): boolean {
     return (
       procedureOf(bytes, start) === procedure.connectSupportsFeature &&
-      this.isValid(bytes, start) &&
+      typeOf(bytes, start) === messageType.call &&
       this.isOwnCall(bytes, start, length)
     );
   }

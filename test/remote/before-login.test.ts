@@ -2,7 +2,14 @@ import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { keepalive, messageType, program } from '../../lib/rpc/frame.js';
+import {
+  headerLength,
+  keepalive,
+  maxFrameLength,
+  maxFrameLengthBeforeLogin,
+  messageType,
+  program,
+} from '../../lib/rpc/frame.js';
 import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { SaslClient } from '../native/sasl-client.js';
 import { saslEnvironment } from '../native/sasl-environment.js';
@@ -110,6 +117,8 @@ describe(`what a client sends before it is in${obstacle === undefined ? '' : ` (
     expect((await client.openUri('qemu:///system')).status).to.equal(0);
     client.destroy();
     expect(daemon.connections).to.have.length(1);
+    // So that the proxy does not lose the daemon before it has noticed that the client is gone, and say so.
+    await daemon.connections[0]!.end;
     const seen = daemon.seen.map((frame) => frame.procedure);
     expect(seen).to.deep.equal([
       procedure.authList,
@@ -194,6 +203,55 @@ describe(`what a client sends before it is in${obstacle === undefined ? '' : ` (
         expect(error.message).to.match(/authentication required/);
       }
       await expectNothingForwarded();
+    });
+
+    it('is answered once, whatever is wrong with it', async () => {
+      const { connectSupportsFeature: featureCall, authList } = procedure;
+      const odd = [
+        { procedure: featureCall, version: 2 },
+        { procedure: featureCall, status: 1 },
+        { procedure: authList, version: 2 },
+        { procedure: authList, status: 2 },
+        { procedure: authList, program: 0x1234 },
+      ];
+      odd.forEach((header, serial) => client.send(frameOf({ ...header, serial }, encodeInt(10))));
+      for (const [serial, { version = 1, ...header }] of odd.entries()) {
+        const reply = await client.replyTo(serial);
+        expect(reply).to.include({ procedure: header.procedure, version, status: 1 });
+        expect(readError(reply)).to.include({ code: 39, domain: 7 });
+      }
+      await client.ping();
+      expect(client.frames).to.deep.equal([]);
+      await expectNothingForwarded();
+    });
+
+    it('is refused when it announces descriptors', async () => {
+      const header = { procedure: call, type: messageType.callWithFds };
+      client.send(frameOf(header, encodeInt(0)));
+      await client.end;
+      expect(client.frames).to.deep.equal([]);
+      await log.onlyLine(/login failed: sent a call with descriptors before it had logged in$/);
+      await expectNothingForwarded();
+    });
+
+    it('is refused when it is longer than any frame of a login', async () => {
+      const lengths = [maxFrameLengthBeforeLogin + 1, maxFrameLength, 0xffff_ffff];
+      for (const length of lengths) {
+        const stranger = await connectTcp(tcp);
+        const announced = frameOf({ procedure: procedure.authList });
+        announced.writeUInt32BE(length);
+        stranger.send(announced);
+        await stranger.end;
+        await log.line(
+          new RegExp(`announced a frame of ${length} bytes, allowed are 28 to 131072`),
+        );
+      }
+      await expectNothingForwarded();
+    });
+
+    it('is answered when it is as long as a frame of a login may be', async () => {
+      const payload = Buffer.alloc(maxFrameLengthBeforeLogin - headerLength);
+      expect((await client.call(procedure.authList, payload)).status).to.equal(0);
     });
 
     it('is answered with an error when it is a call of another program', async () => {

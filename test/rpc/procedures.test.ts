@@ -84,7 +84,7 @@ describe('procedure table', () => {
 
   it('marks the calls that open a stream', () => {
     expect(numbersOf((row) => row.opensStream)).to.eql(
-      [148, 201, 208, 209, 211, 215, 296].map((number) => [remote, number]),
+      [148, 201, 208, 209, 211, 215, 296, 304].map((number) => [remote, number]),
     );
   });
 
