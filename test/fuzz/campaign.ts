@@ -90,7 +90,7 @@ export class Campaign {
 
   private static async prepare(options: CampaignOptions): Promise<Campaign> {
     const directory = await freshDirectory();
-    const found = { condemn: (why: string): void => void why };
+    const found: { condemn: (why: string) => void } = { condemn: () => undefined };
     const fuzzed = await Promise.all(
       fuzzedDrivers.map((driver) => FuzzedDaemon.listen(join(directory, driver))),
     );
@@ -105,7 +105,8 @@ export class Campaign {
           JudgingDaemon.listen(join(directory, readOnly ? `${driver}-ro` : driver), {
             driver: secondaryDrivers.find((each) => each === driver) ?? null,
             readOnly,
-            condemn: (why) => found.condemn(`a daemon was sent what it should not have been: ${why}`),
+            condemn: (why) =>
+              found.condemn(`a daemon was sent what it should not have been: ${why}`),
             takeOver,
           }),
         ),
