@@ -129,9 +129,22 @@ export class StressDaemon {
     for (const answer of answers) answer();
   }
 
+  /** Ends every connection and listens anew, as daemons that are restarted. */
+  async restart(): Promise<void> {
+    await this.close();
+    ['qemu', 'storage'].forEach((driver, index) =>
+      this.servers[index]!.listen(socketOf(this.directory, driver)),
+    );
+    await Promise.all(this.servers.map((server) => once(server, 'listening')));
+  }
+
   /** Ends every connection and stops listening. */
   async stop(): Promise<void> {
     clearInterval(this.ticker);
+    await this.close();
+  }
+
+  private async close(): Promise<void> {
     for (const socket of this.sockets) socket.destroy();
     await Promise.all(
       this.servers.map(async (server) => {

@@ -1,0 +1,169 @@
+import { randomBytes, randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { createConnection, type Socket } from 'node:net';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { messageType, status } from '../../lib/rpc/frame.js';
+import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
+import { SaslClient } from '../native/sasl-client.js';
+import { frameOf } from '../peers/frame-socket.js';
+import { RawClient } from '../peers/raw-client.js';
+import { beginTls, type TlsClientOptions } from '../peers/remote-client.js';
+import { encodeSaslStart, encodeSaslStep, readSaslReply } from '../peers/sasl-frames.js';
+import type { Entrance } from '../peers/stress.js';
+import { echoOf, streamBytes, stressCall } from '../peers/stress-daemon.js';
+
+/** Milliseconds that an answer may take on a busy machine. */
+const patience = 20_000;
+
+/** What the echo calls say whose they are; the daemon keeps one note for each number. */
+export const visitorNumber = 1;
+
+const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
+
+/** All that one client sends, of every kind of frame, and how many replies come of it. */
+class Script {
+  readonly frames: Buffer[] = [];
+  replies = 0;
+  private serial = 0;
+
+  constructor() {
+    this.call(procedure.connectOpen, opening);
+    for (let count = randomInt(4); count > 0; count--) this.echo(randomInt(600));
+    if (randomInt(20) === 0) this.echo(300_000);
+    if (randomInt(4) === 0) this.call(stressCall.registerEvents);
+    if (randomInt(4) === 0) this.call(stressCall.download, encodeInt(50_000));
+    if (randomInt(4) === 0) this.upload();
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.frames);
+  }
+
+  private call(number: number, payload?: Buffer): number {
+    this.replies++;
+    this.frames.push(frameOf({ procedure: number, serial: ++this.serial }, payload));
+    return this.serial;
+  }
+
+  private echo(size: number): void {
+    this.call(stressCall.echo, Buffer.concat([encodeInt(visitorNumber), randomBytes(size)]));
+  }
+
+  private upload(): void {
+    const header = { procedure: stressCall.upload, type: messageType.stream };
+    const serial = this.call(stressCall.upload);
+    const data = streamBytes(0, 20_000);
+    this.frames.push(frameOf({ ...header, serial, status: status.continue }, data));
+    this.frames.push(frameOf({ ...header, serial }));
+  }
+}
+
+/** Comes, does its work, and leaves in good order. Rejects when an answer is missing or wrong. */
+export async function visit(entrance: Entrance): Promise<void> {
+  const client = await entrance.connect();
+  try {
+    const script = new Script();
+    const sent = new Map(
+      script.frames.map((frame) => [frame.readUInt32BE(20), frame.subarray(28)] as const),
+    );
+    let left = script.replies;
+    const answered = new Promise<void>((resolve, reject) => {
+      client.consume = ({ type, procedure: number, serial, status: state, payload }) => {
+        if (type !== messageType.reply) return true;
+        if (state !== status.ok) reject(new Error(`call ${number} failed`));
+        const asked = sent.get(serial);
+        if (number === stressCall.echo && asked && !payload.equals(echoOf(asked))) {
+          reject(new Error('a reply has another content'));
+        }
+        if (--left === 0) resolve();
+        return true;
+      };
+      void client.end.then(() => reject(new Error('the connection ended')));
+      setTimeout(() => reject(new Error(`${left} replies are missing`)), patience).unref();
+    });
+    client.send(script.bytes);
+    await answered;
+    client.consume = ({ type }) => type !== messageType.reply;
+    await client.replyTo(
+      client.begin(procedure.connectClose, undefined, { serial: 999 }),
+      patience,
+    );
+    await client.end;
+  } finally {
+    client.destroy();
+  }
+}
+
+/** Comes and is cut off at a random byte of what it had to say, or of what it is told. */
+export async function visitCutOff(entrance: Entrance): Promise<void> {
+  const client = await entrance.connect();
+  const script = new Script();
+  const whole = script.bytes;
+  client.consume = () => true;
+  if (randomInt(2) === 0) {
+    const cut = randomInt(whole.length + 1);
+    const first = randomInt(cut + 1);
+    client.send(whole.subarray(0, first));
+    if (randomInt(2) === 0) await nextTurn();
+    if (cut > first) client.send(whole.subarray(first, cut));
+    // What was sent is to arrive before the end does.
+    await new Promise<void>((resolve) => client.socket.end(() => resolve()));
+  } else {
+    client.send(whole);
+    const least = 28 * script.replies;
+    const cut = randomInt(least + 1);
+    while (client.bytesReceived < cut && !client.ended) {
+      await Promise.race([once(client.socket, 'data'), client.end]).catch(() => undefined);
+    }
+  }
+  client.destroy();
+}
+
+/** Begins a TLS handshake and is cut off within it. */
+export async function shakeHandsCutOff(options: TlsClientOptions): Promise<void> {
+  const socket = beginTls(options);
+  const turns = randomInt(12);
+  await once(socket, 'connect').catch(() => undefined);
+  for (let turn = 0; turn < turns; turn++) await nextTurn();
+  socket.destroy();
+}
+
+export interface SaslAccount {
+  readonly user: string;
+  readonly password: string;
+}
+
+/** Logs in over plain TCP and leaves; cut off between two steps of it if `isCut`. */
+export async function logIn(port: number, account: SaslAccount, isCut: boolean): Promise<void> {
+  const socket: Socket = createConnection({ host: '127.0.0.1', port });
+  await once(socket, 'connect');
+  const client = new RawClient(socket);
+  const peer = new SaslClient({ ...account, maxSsf: 256 });
+  try {
+    let stepsLeft = isCut ? randomInt(3) : Infinity;
+    const ask = async (number: number, payload?: Buffer): Promise<Buffer | null> => {
+      if (stepsLeft-- === 0) return null;
+      return (await client.replyTo(client.begin(number, payload), patience)).payload;
+    };
+    if ((await ask(procedure.authSaslInit)) === null) return;
+    const start = encodeSaslStart('DIGEST-MD5', peer.start('DIGEST-MD5'));
+    let said = await ask(procedure.authSaslStart, start);
+    while (said !== null) {
+      const { complete, data } = readSaslReply(said);
+      const answer = peer.step(data);
+      if (complete) break;
+      said = await ask(procedure.authSaslStep, encodeSaslStep(answer));
+    }
+    if (said === null) return;
+    // What comes back is no frames any more.
+    socket.removeAllListeners('data').resume();
+    const close = frameOf({ procedure: procedure.connectClose, serial: 2 });
+    socket.write(
+      peer.encode(Buffer.concat([frameOf({ procedure: 1, serial: 1 }, opening), close])),
+    );
+    await client.end;
+  } finally {
+    client.destroy();
+    peer.dispose();
+  }
+}
