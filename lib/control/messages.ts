@@ -71,6 +71,8 @@ export type WorkerMessage =
   | ({ readonly kind: 'load' } & WorkerLoad)
   | { readonly kind: 'log'; readonly record: LogRecord }
   | { readonly kind: 'audit'; readonly entries: readonly AuditEntry[] }
+  /** Whether too few descriptors are left for further clients. */
+  | { readonly kind: 'descriptors'; readonly areScarce: boolean }
   | ClientMessage;
 
 /** The calls that a worker's clients have made and that are not answered yet. */

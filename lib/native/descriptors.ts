@@ -1,4 +1,4 @@
-import { closeSync, writeSync } from 'node:fs';
+import { closeSync, openSync, writeSync } from 'node:fs';
 import { systemError } from './error.js';
 import { libcFunction } from './library.js';
 
@@ -96,4 +96,27 @@ export function raiseOpenFilesLimit(): OpenFilesLimit {
     if (setrlimit(rlimitNofile, limit) === -1) throw systemError('setrlimit', 'RLIMIT_NOFILE');
   }
   return { soft: hard, hard };
+}
+
+let limit: number | null = null;
+
+/**
+ * Whether fewer than `reserve` descriptors can still be opened, as the number of the newest one shows: the kernel gives the
+ * lowest that is free. At most a quarter of what the process may have is reserved.
+ */
+export function isScarce(fd: number, reserve: number): boolean {
+  limit ??= Number(openFilesLimit().soft);
+  return fd + Math.min(reserve, limit / 4) >= limit;
+}
+
+/** The same, for what can be opened now. */
+export function areScarce(reserve: number): boolean {
+  let fd: number;
+  try {
+    fd = openSync('/dev/null', 'r');
+  } catch {
+    return true;
+  }
+  closeSync(fd);
+  return isScarce(fd, reserve);
 }

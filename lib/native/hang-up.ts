@@ -1,8 +1,8 @@
 import { libcFunction } from './library.js';
 
-// POLLERR | POLLHUP | POLLRDHUP
-const left = 0x08 | 0x10 | 0x2000;
-const pollRdHup = 0x2000;
+// POLLERR | POLLHUP
+const gone = 0x08 | 0x10;
+const readHangUp = 0x2000;
 
 const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number) => number>(
   'int poll(void *entries, unsigned long count, int milliseconds)',
@@ -10,9 +10,18 @@ const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number)
 
 /** Whether the other end of the socket `fd` has closed, or will send no more, whatever still waits to be read. */
 export function hasHungUp(fd: number): boolean {
+  return (eventsOf(fd) & (readHangUp | gone)) !== 0;
+}
+
+/** Whether the connection is over both ways; a TCP peer that has closed is not known to be gone before it says so again. */
+export function isGone(fd: number): boolean {
+  return (eventsOf(fd) & gone) !== 0;
+}
+
+function eventsOf(fd: number): number {
   // struct pollfd: int fd; short events, revents
   const entry = Buffer.alloc(8);
   entry.writeInt32LE(fd, 0);
-  entry.writeInt16LE(pollRdHup, 4);
-  return poll(entry, 1, 0) > 0 && (entry.readUInt16LE(6) & left) !== 0;
+  entry.writeInt16LE(readHangUp, 4);
+  return poll(entry, 1, 0) > 0 ? entry.readUInt16LE(6) : 0;
 }

@@ -85,6 +85,13 @@ export class ListenerSet {
     for (const listener of this.listeners.values()) listener.pause();
   }
 
+  /** Stops accepting clients for a while, until the next `accept`; administrators are still accepted. */
+  pauseClients(): void {
+    for (const listener of this.listeners.values()) {
+      if (listener.settings.role !== 'admin') listener.pause();
+    }
+  }
+
   /** Lets nobody new connect to the UNIX sockets, while connections that wait are still accepted. */
   hide(): void {
     for (const listener of this.listeners.values()) listener.hide();

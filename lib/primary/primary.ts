@@ -4,7 +4,8 @@ import type { Configuration } from '../config/configuration.js';
 import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
-import { raiseOpenFilesLimit } from '../native/descriptors.js';
+import { Tally } from '../logging/tally.js';
+import { areScarce, isScarce, raiseOpenFilesLimit } from '../native/descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
 import { IdleClock } from './idle-clock.js';
@@ -55,6 +56,10 @@ const hookTimeoutSeconds = 30;
 /** Milliseconds between looks whether a reload or an upgrade that waits may go on. */
 const waitInterval = 100;
 
+/** Descriptors kept for administrators, new workers and the log, and milliseconds between looks whether there are more. */
+const reservedDescriptors = 48;
+const restInterval = 50;
+
 /** Descriptors beside the clients' own: listeners, workers' pipes, log. */
 const spareDescriptors = 64;
 
@@ -76,6 +81,14 @@ export class Primary {
   private news = 'not reloaded yet';
   /** Set while a successor comes up and takes over; aborting it ends a successor that is not ready. */
   private upgrading: AbortController | null = null;
+  /** Set while too few descriptors are left to accept clients. */
+  private resting = false;
+  private readonly scarcity = new Tally((count) => {
+    this.log.warning(
+      `too few descriptors are left (${count} times so far): new clients wait; ` +
+        'raise the limit of open files (LimitNOFILE=, ulimit -Hn)',
+    );
+  });
   /** The process that has taken over. */
   private successor: number | null = null;
 
@@ -433,6 +446,7 @@ export class Primary {
   }
 
   private connected(listener: Listener, connection: Connection): void {
+    if (isScarce(connection.fd, reservedDescriptors)) this.rest();
     if (listener.settings.role !== 'admin') {
       this.reception.connected(listener, connection);
       return;
@@ -446,6 +460,20 @@ export class Primary {
     }
   }
 
+  /** Lets clients wait in the kernel until some descriptors are free again; administrators are still let in. */
+  private rest(): void {
+    if (this.resting) return;
+    this.resting = true;
+    this.scarcity.add();
+    this.listeners.pauseClients();
+    const look = setInterval(() => {
+      if (areScarce(reservedDescriptors)) return;
+      clearInterval(look);
+      this.resting = false;
+      this.serve();
+    }, restInterval).unref();
+  }
+
   private told(worker: WorkerProcess, message: WorkerMessage): void {
     switch (message.kind) {
       case 'log':
@@ -453,6 +481,11 @@ export class Primary {
         break;
       case 'audit':
         this.logging.audit(message.entries);
+        break;
+      case 'descriptors':
+        worker.isFull = message.areScarce;
+        if (message.areScarce) this.scarcity.add();
+        else this.reception.serveWaiting();
         break;
       case 'ready':
       case 'alive':
@@ -466,7 +499,7 @@ export class Primary {
   /** A worker is ready: from the first one on connections are accepted. */
   private serve(): void {
     if (this.stopping !== null || !this.started) return;
-    this.listeners.accept();
+    if (!this.resting) this.listeners.accept();
     this.reception.serveWaiting();
   }
 

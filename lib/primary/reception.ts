@@ -5,6 +5,8 @@ import {
   type ClientMessage,
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
+import { Tally } from '../logging/tally.js';
+import { isGone } from '../native/hang-up.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { ClientRegistry, type Client } from './client-registry.js';
 import { firstMessage } from './first-message.js';
@@ -26,9 +28,6 @@ export interface ClientLimits {
 /** Milliseconds between looks whether there is room for those that wait. */
 const retryInterval = 50;
 
-/** Silent connections that give way without a further line in the log. */
-const gaveWayPerWarning = 1000;
-
 /** Gives a client to a worker; null when none is ready. */
 export type HandOver = (
   introduction: ClientIntroduction,
@@ -47,8 +46,19 @@ export class Reception {
   /** Accepted and not given to a worker yet, oldest first. */
   private waiting: Client[] = [];
   private readonly ownUid = process.geteuid?.() ?? 0;
-  private turnedAway = 0;
-  private gaveWay = 0;
+  private readonly turnedAway = new Tally((count) => {
+    const { maxWaiting, maxClients, maxAnonymous } = this.limits;
+    this.log.warning(
+      `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
+        `max_queued_clients (${maxWaiting}) wait: turned away ${count} so far; raise what is too low`,
+    );
+  });
+  private readonly gaveWay = new Tally((count) => {
+    this.log.warning(
+      `max_anonymous_clients (${this.limits.maxAnonymous}) have not logged in: ${count} silent connections gave way ` +
+        'to new ones so far; if these are no strangers raise max_anonymous_clients',
+    );
+  });
   private retry: NodeJS.Timeout | null = null;
 
   constructor(
@@ -176,6 +186,11 @@ export class Reception {
   private serve(client: Client): boolean {
     const { connection, introduction } = client;
     if (connection === null) return true;
+    // Handing over takes a worker's time; of those that have waited many may have left.
+    if (client.connectedAt < Date.now() - retryInterval && isGone(connection.fd)) {
+      closeOurs(client);
+      return true;
+    }
     const welcome = this.isOwn(client) || this.makeRoom(client);
     const worker = welcome ? this.handOver(introduction, connection) : null;
     if (worker === null) return false;
@@ -214,12 +229,7 @@ export class Reception {
 
   private giveWay(client: Client, limit: number): void {
     const { id } = client.introduction;
-    if (this.gaveWay++ % gaveWayPerWarning === 0) {
-      this.log.warning(
-        `max_anonymous_clients (${limit}) have not logged in: ${this.gaveWay} silent connections gave way to new ` +
-          'ones so far; if these are no strangers raise max_anonymous_clients',
-      );
-    }
+    this.gaveWay.add();
     client.worker?.send({
       kind: 'closeClient',
       id,
@@ -231,16 +241,11 @@ export class Reception {
 
   /** Keeps the queue within its bound: the oldest goes, since it has waited in vain longest. */
   private turnAway(): void {
-    const { maxWaiting, maxClients, maxAnonymous } = this.limits;
+    const { maxWaiting } = this.limits;
     while (this.waiting.length > maxWaiting) {
       const oldest = this.waiting.shift();
       if (oldest !== undefined) closeOurs(oldest);
-      if (this.turnedAway++ % maxWaiting === 0) {
-        this.log.warning(
-          `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
-            `max_queued_clients (${maxWaiting}) wait: turned away ${this.turnedAway} so far; raise what is too low`,
-        );
-      }
+      this.turnedAway.add();
     }
   }
 

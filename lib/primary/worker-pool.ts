@@ -6,6 +6,7 @@ import { openSslConfiguration } from '../auth/session-tickets.js';
 import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import type { WorkerLogging } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
+import { openFilesLimit } from '../native/descriptors.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { CrashBackOff } from './crash-back-off.js';
 import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.js';
@@ -33,6 +34,9 @@ const stopThrong = 'SIGURG';
 /** A day: throng's own end of patience must never come, since the primary bounds a stop itself. */
 const throngGrace = 86_400_000;
 
+/** Descriptors of a worker beside those for its clients, and some that are kept. */
+const workersOwnDescriptors = 64;
+
 /** Crashes in a row, with no worker ready, after which a start is given up. */
 const maxCrashesAtStart = 3;
 
@@ -50,6 +54,10 @@ export class WorkerPool implements WorkerEvents {
   private least = 0;
   private most = 0;
   private crashesInARow = 0;
+  /** Each of them needs a descriptor, and at least one more for a daemon. */
+  private readonly mostClients = Math.floor(
+    (Number(openFilesLimit().soft) - workersOwnDescriptors) / 2,
+  );
   private stopping = false;
   /** Set while replacements wait after a crash. */
   private pause: NodeJS.Timeout | null = null;
@@ -222,6 +230,7 @@ export class WorkerPool implements WorkerEvents {
     let fewest: WorkerProcess | null = null;
     for (const worker of this.workers) {
       if (worker.state !== 'ready' || worker.generation !== this.generation) continue;
+      if (worker.isFull || worker.clients >= this.mostClients) continue;
       if (fewest === null || worker.isLessBusyThan(fewest)) fewest = worker;
     }
     fewest?.hand(introduction, handle);

@@ -50,6 +50,8 @@ export class WorkerProcess {
   /** Those it was handed and has not said that it has. */
   private untaken = 0;
   usage: WorkerUsage | null = null;
+  /** It has too few descriptors left for further clients. */
+  isFull = false;
   /** Whether it has left the cluster, so that a successor is due. */
   hasLeft = false;
   /** Milliseconds of `performance.now()` when it last showed life. */

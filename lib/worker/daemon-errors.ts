@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
 import type { Endpoint } from './daemon-directory.js';
@@ -48,6 +49,12 @@ export function lostError({ daemon, path }: Endpoint, reason: string): RpcError 
     `Lost connection to ${daemon} at '${path}': ${reason}`,
     5,
   );
+}
+
+/** The system's error for a process that may open no more files. */
+export function tooManyOpenFiles(): NodeJS.ErrnoException {
+  const error: NodeJS.ErrnoException = new Error('too many open files');
+  return Object.assign(error, { code: 'EMFILE', errno: -constants.errno.EMFILE });
 }
 
 /** What the client is told of a daemon whose answer to the proxy's own calls is not what the protocol says. */

@@ -10,7 +10,9 @@ import type {
 } from '../control/messages.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
-import { DaemonDirectory } from './daemon-directory.js';
+import { areScarce, isScarce } from '../native/descriptors.js';
+import { tooManyOpenFiles } from './daemon-errors.js';
+import { DaemonDirectory, type Endpoint } from './daemon-directory.js';
 import { LogSender } from './log-sender.js';
 import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
@@ -22,6 +24,15 @@ const tickInterval = 1000;
 
 /** Milliseconds that workers and daemons that are polled are left in peace. */
 const pollInterval = 20;
+
+/** Descriptors without which no client is asked for: a client and its daemons need several. */
+const reservedForClients = 48;
+
+/** Descriptors that no daemon's connection may use. */
+const reservedForArrivals = 16;
+
+/** Milliseconds between looks whether there are enough descriptors again. */
+const descriptorInterval = 50;
 
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
@@ -37,6 +48,7 @@ export class Worker {
   private tlsReception: TlsReception | null;
   private polkit: PolkitAuthority | null = null;
   private ending = false;
+  private descriptorsScarce = false;
 
   private constructor(
     { configuration, logging }: WorkerSetup,
@@ -105,9 +117,11 @@ export class Worker {
       return;
     }
     if (introduction.transport === 'tls') {
+      this.watchDescriptors((handle as SocketHandle).fd);
       void this.receiveTls(introduction, handle as SocketHandle);
       return;
     }
+    this.watchDescriptors((handle as SocketHandle).fd);
     const stream = SocketStream.accepted(handle as SocketHandle, introduction.transport === 'unix');
     const arrivedAt = performance.now();
     this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
@@ -148,6 +162,25 @@ export class Worker {
     }
   }
 
+  /** Asks for no more clients while too few descriptors are left for them and their daemons. */
+  private watchDescriptors(newest: number): void {
+    if (this.descriptorsScarce || !isScarce(newest, reservedForClients)) return;
+    this.descriptorsScarce = true;
+    this.channel.send({ kind: 'descriptors', areScarce: true });
+    const look = setInterval(() => {
+      if (areScarce(reservedForClients)) return;
+      clearInterval(look);
+      this.descriptorsScarce = false;
+      this.channel.send({ kind: 'descriptors', areScarce: false });
+    }, descriptorInterval).unref();
+  }
+
+  /** Leaves some descriptors for clients that are on their way from the primary: one that is lost cannot be told so. */
+  private async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
+    if (areScarce(reservedForArrivals)) throw tooManyOpenFiles();
+    return SocketStream.connect(endpoint.path, signal);
+  }
+
   private load(): WorkerLoad {
     const load = { underWay: 0, held: 0 };
     for (const { pendingCalls, heldCalls } of this.sessions.values()) {
@@ -176,9 +209,7 @@ export class Worker {
       configuration,
       daemons,
       connect: (endpoint, signal) =>
-        starter === null
-          ? SocketStream.connect(endpoint.path, signal)
-          : starter.connect(endpoint, signal),
+        starter === null ? this.connect(endpoint, signal) : starter.connect(endpoint, signal),
       probe: (readOnly) =>
         daemons.probe(readOnly, (daemon) => (starter?.find(daemon) ?? null) !== null),
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({

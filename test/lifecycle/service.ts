@@ -13,7 +13,7 @@ import { freshDirectory, until } from '../peers/waiting.js';
 
 type Conf = Record<string, string | number | readonly string[]>;
 
-export interface ServiceOptions extends Pick<ProxyOptions, 'args' | 'env'> {
+export interface ServiceOptions extends Pick<ProxyOptions, 'args' | 'env' | 'openFiles'> {
   /** Keys on top of sockets in the directory that ask for no login. */
   readonly conf?: Conf;
   /** Lines of [cluster]. */
@@ -76,6 +76,7 @@ export class Service {
       conf,
       cluster: clusterText(daemon, options.cluster),
       args: ['--verbose', ...(options.args ?? [])],
+      ...(options.openFiles !== undefined && { openFiles: options.openFiles }),
       env: { [serviceMarker]: directory, ...options.env },
     });
     return new Service(directory, proxy, daemon, conf, credentials, descriptorsBefore);

@@ -19,6 +19,8 @@ export interface ProxyOptions {
   /** More of the command line. */
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** The most files that each of its processes may have open. */
+  readonly openFiles?: number;
   /**
    * Run in session mode as this user: everything is at the default places, below `directory` by way of the
    * XDG variables. Needs root.
@@ -37,9 +39,11 @@ const program = fileURLToPath(new URL('run-proxy.js', import.meta.url));
 /** Starts the program with a command line of the test's own. It is killed when the test process dies. */
 export function startProgram(
   args: readonly string[],
-  options: Pick<ProxyOptions, 'env' | 'user'> = {},
+  options: Pick<ProxyOptions, 'env' | 'user' | 'openFiles'> = {},
 ): ClientProcess {
-  const command = [process.execPath, program, ...args];
+  const { openFiles } = options;
+  const limit = openFiles === undefined ? [] : ['prlimit', `--nofile=${openFiles}:${openFiles}`];
+  const command = [...limit, process.execPath, program, ...args];
   return new ClientProcess('setpriv', ['--pdeathsig', 'KILL', '--', ...command], options);
 }
 

@@ -46,18 +46,19 @@ export class KeepaliveWatch {
 
   private async watch(client: RawClient): Promise<void> {
     this.daemon.withhold(clientNumber);
-    let isRestarted = false;
+    const state = { isRestarted: false };
     client.consume = ({ procedure }) => {
       // An error: its daemon went away.
-      isRestarted ||= procedure === stressCall.echo;
+      state.isRestarted ||= procedure === stressCall.echo;
       return false;
     };
     for (let count = 0; count < blocked + queued; count++) {
       client.begin(stressCall.echo, encodeInt(clientNumber));
     }
-    const isBlocked = (): boolean => this.daemon.waiting(clientNumber) === blocked || isRestarted;
+    const isBlocked = (): boolean =>
+      this.daemon.waiting(clientNumber) === blocked || state.isRestarted;
     await until(isBlocked, { what: 'the calls to be blocked', deadlineMs: patience });
-    while (!this.stopping && !isRestarted) {
+    while (!this.stopping && !state.isRestarted) {
       const before = performance.now();
       await client.ping(patience);
       this.latencies.push(performance.now() - before);

@@ -96,7 +96,8 @@ export class Soak {
     try {
       return await new Soak(options, service, probe, account).play();
     } finally {
-      await service.end();
+      // After a failure clients may still be there.
+      await service.end({ alone: false });
       probe.end();
     }
   }
