@@ -83,6 +83,8 @@ export class Primary {
   private upgrading: AbortController | null = null;
   /** Set while too few descriptors are left to accept clients. */
   private resting = false;
+  /** Connections that may wait, once it is known for how many there are descriptors. */
+  private longestQueue = Infinity;
   private readonly scarcity = new Tally((count) => {
     this.log.warning(
       `too few descriptors are left (${count} times so far): new clients wait; ` +
@@ -446,7 +448,8 @@ export class Primary {
   }
 
   private connected(listener: Listener, connection: Connection): void {
-    if (isScarce(connection.fd, reservedDescriptors)) this.rest();
+    const isFull = this.reception.queueLength >= this.longestQueue;
+    if (isFull || isScarce(connection.fd, reservedDescriptors)) this.rest();
     if (listener.settings.role !== 'admin') {
       this.reception.connected(listener, connection);
       return;
@@ -466,8 +469,12 @@ export class Primary {
     this.resting = true;
     this.scarcity.add();
     this.listeners.pauseClients();
+    // From the second time on numbers tell too little: what was closed meanwhile left low ones free.
+    this.longestQueue = Math.min(this.longestQueue, this.reception.queueLength);
     const look = setInterval(() => {
-      if (areScarce(reservedDescriptors)) return;
+      const { queueLength } = this.reception;
+      if (queueLength > this.longestQueue / 2 || areScarce(reservedDescriptors)) return;
+      if (queueLength === 0) this.longestQueue = Infinity;
       clearInterval(look);
       this.resting = false;
       this.serve();

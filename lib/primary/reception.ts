@@ -74,6 +74,11 @@ export class Reception {
     return this.clients.size + this.waiting.length;
   }
 
+  /** Accepted connections that no worker has a place for. */
+  get queueLength(): number {
+    return this.waiting.length;
+  }
+
   /** A listener accepted a connection. */
   connected(listener: Listener, connection: Connection): void {
     const introduction = this.introduce(listener, connection);
