@@ -42,7 +42,8 @@ export function endInTime(socket: Socket): void {
  */
 export class SocketStream implements ByteStream {
   private listener: StreamListener | null = null;
-  private readonly fd: number;
+  /** The socket's number while it is open. */
+  readonly fd: number;
   /** Made when it is asked for. */
   private socketPassage: SocketPassage | null = null;
 

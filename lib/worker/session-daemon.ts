@@ -5,7 +5,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { childEnvironment } from '../config/child-environment.js';
 import type { Environment } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
-import type { ByteStream } from '../transport/byte-stream.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import type { Endpoint } from './daemon-directory.js';
 
@@ -51,7 +50,7 @@ export class SessionDaemons {
   }
 
   /** Rejects with the system's error when there is no daemon and none can be started. */
-  async connect(endpoint: Endpoint, signal: AbortSignal): Promise<ByteStream> {
+  async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
     try {
       return await SocketStream.connect(endpoint.path, signal);
     } catch (error) {
@@ -86,7 +85,7 @@ export class SessionDaemons {
     endpoint: Endpoint,
     program: string,
     signal: AbortSignal,
-  ): Promise<ByteStream> {
+  ): Promise<SocketStream> {
     let deadline = Date.now() + patience;
     let isRunning = true;
     for (;;) {

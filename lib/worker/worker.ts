@@ -43,6 +43,8 @@ export class Worker {
   private readonly sender: LogSender;
   private readonly log: Logger;
   private readonly context: SessionContext;
+  /** Starts daemons that are missing, in session mode. */
+  private readonly starter: SessionDaemons | null;
   /** TLS clients in their handshake. */
   private readonly arriving = new Map<number, AbortController>();
   private tlsReception: TlsReception | null;
@@ -59,6 +61,10 @@ export class Worker {
     this.threshold = new LogThreshold(logging);
     this.sender = new LogSender(channel, logging.auditing);
     this.log = new Logger('worker', this.threshold, this.sender.log);
+    this.starter =
+      configuration.mode === 'session'
+        ? new SessionDaemons(process.env, this.log.for('daemon'))
+        : null;
     this.context = this.makeContext(configuration);
     this.tlsReception = makeTlsReception?.() ?? null;
     setInterval(() => {
@@ -116,12 +122,11 @@ export class Worker {
       this.channel.send({ kind: 'closed', id });
       return;
     }
+    this.watchDescriptors((handle as SocketHandle).fd);
     if (introduction.transport === 'tls') {
-      this.watchDescriptors((handle as SocketHandle).fd);
       void this.receiveTls(introduction, handle as SocketHandle);
       return;
     }
-    this.watchDescriptors((handle as SocketHandle).fd);
     const stream = SocketStream.accepted(handle as SocketHandle, introduction.transport === 'unix');
     const arrivedAt = performance.now();
     this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
@@ -177,8 +182,12 @@ export class Worker {
 
   /** Leaves some descriptors for clients that are on their way from the primary: one that is lost cannot be told so. */
   private async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
-    if (areScarce(reservedForArrivals)) throw tooManyOpenFiles();
-    return SocketStream.connect(endpoint.path, signal);
+    const stream = await (this.starter?.connect(endpoint, signal) ??
+      SocketStream.connect(endpoint.path, signal));
+    this.watchDescriptors(stream.fd);
+    if (!isScarce(stream.fd, reservedForArrivals)) return stream;
+    stream.destroy();
+    throw tooManyOpenFiles();
   }
 
   private load(): WorkerLoad {
@@ -203,15 +212,12 @@ export class Worker {
   private makeContext(configuration: Configuration): SessionContext {
     const { log } = this;
     const daemons = new DaemonDirectory(configuration);
-    const starter =
-      configuration.mode === 'session' ? new SessionDaemons(process.env, log.for('daemon')) : null;
     return {
       configuration,
       daemons,
-      connect: (endpoint, signal) =>
-        starter === null ? this.connect(endpoint, signal) : starter.connect(endpoint, signal),
+      connect: (endpoint, signal) => this.connect(endpoint, signal),
       probe: (readOnly) =>
-        daemons.probe(readOnly, (daemon) => (starter?.find(daemon) ?? null) !== null),
+        daemons.probe(readOnly, (daemon) => (this.starter?.find(daemon) ?? null) !== null),
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
         sasl: {
           transport,
