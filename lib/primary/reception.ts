@@ -3,6 +3,8 @@ import {
   beginsAnonymous,
   type ClientIntroduction,
   type ClientMessage,
+  type RefusalReason,
+  type Transport,
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
@@ -47,8 +49,16 @@ export class Reception {
   /** Accepted and not given to a worker yet, oldest first. */
   private waiting: Client[] = [];
   private readonly ownUid = process.geteuid?.() ?? 0;
-  private turnedAway = 0;
-  private gaveWay = 0;
+  /** Connections accepted so far. */
+  readonly accepted: Record<Transport, number> = { unix: 0, tcp: 0, tls: 0 };
+  /** Those that were not let in, by the reason. */
+  readonly refused: Record<RefusalReason, number> = {
+    queue_full: 0,
+    gave_way: 0,
+    login: 0,
+    tls: 0,
+    login_timeout: 0,
+  };
   private retry: NodeJS.Timeout | null = null;
 
   constructor(
@@ -64,8 +74,14 @@ export class Reception {
     return this.clients.size + this.waiting.length;
   }
 
+  /** Clients that were not given to a worker yet, oldest first. */
+  get queue(): readonly Client[] {
+    return this.waiting;
+  }
+
   /** A listener accepted a connection. */
   connected(listener: Listener, connection: Connection): void {
+    this.accepted[listener.settings.transport]++;
     const introduction = this.introduce(listener, connection);
     if (introduction === null) {
       connection.close();
@@ -105,6 +121,7 @@ export class Reception {
         this.clients.loggedIn(client, message);
         break;
       case 'closed':
+        if (message.refusal !== undefined) this.refused[message.refusal]++;
         closeOurs(client);
         this.clients.remove(client);
         break;
@@ -214,9 +231,9 @@ export class Reception {
 
   private giveWay(client: Client, limit: number): void {
     const { id } = client.introduction;
-    if (this.gaveWay++ % gaveWayPerWarning === 0) {
+    if (this.refused.gave_way++ % gaveWayPerWarning === 0) {
       this.log.warning(
-        `max_anonymous_clients (${limit}) have not logged in: ${this.gaveWay} silent connections gave way to new ` +
+        `max_anonymous_clients (${limit}) have not logged in: ${this.refused.gave_way} silent connections gave way to new ` +
           'ones so far; if these are no strangers raise max_anonymous_clients',
       );
     }
@@ -235,10 +252,10 @@ export class Reception {
     while (this.waiting.length > maxWaiting) {
       const oldest = this.waiting.shift();
       if (oldest !== undefined) closeOurs(oldest);
-      if (this.turnedAway++ % maxWaiting === 0) {
+      if (this.refused.queue_full++ % maxWaiting === 0) {
         this.log.warning(
           `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
-            `max_queued_clients (${maxWaiting}) wait: turned away ${this.turnedAway} so far; raise what is too low`,
+            `max_queued_clients (${maxWaiting}) wait: turned away ${this.refused.queue_full} so far; raise what is too low`,
         );
       }
     }

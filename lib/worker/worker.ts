@@ -10,8 +10,10 @@ import type {
 } from '../control/messages.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
+import { CallMeter } from './call-meter.js';
 import { DaemonDirectory } from './daemon-directory.js';
 import { LogSender } from './log-sender.js';
+import { Reporter } from './reporter.js';
 import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
 import type { TlsReception } from './tls-reception.js';
@@ -32,6 +34,8 @@ export class Worker {
   private readonly sender: LogSender;
   private readonly log: Logger;
   private readonly context: SessionContext;
+  /** Null with metrics off. */
+  private readonly reporter: Reporter | null;
   /** TLS clients in their handshake. */
   private readonly arriving = new Map<number, AbortController>();
   private tlsReception: TlsReception | null;
@@ -48,6 +52,8 @@ export class Worker {
     this.sender = new LogSender(channel, logging.auditing);
     this.log = new Logger('worker', this.threshold, this.sender.log);
     this.context = this.makeContext(configuration);
+    const { meter } = this.context;
+    this.reporter = meter === null ? null : this.makeReporter(meter);
     this.tlsReception = makeTlsReception?.() ?? null;
     setInterval(() => {
       const now = performance.now();
@@ -85,6 +91,7 @@ export class Worker {
         this.renewTls();
         break;
       case 'load':
+        this.reporter?.send();
         this.channel.send({ kind: 'load', ...this.load() });
         break;
       case 'heartbeat':
@@ -141,11 +148,21 @@ export class Worker {
       if (!(error instanceof TlsRefusal)) throw error;
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
       this.log.for('tls')[error.level](line);
-      this.channel.send({ kind: 'closed', id });
+      const isRefused = error.level === 'warning';
+      this.channel.send({ kind: 'closed', id, ...(isRefused && { refusal: 'tls' }) });
     } finally {
       clearTimeout(timer);
       this.arriving.delete(id);
     }
+  }
+
+  private makeReporter(meter: CallMeter): Reporter {
+    return new Reporter(this.channel, {
+      meter,
+      sessions: () => this.sessions.values(),
+      load: () => this.load(),
+      lostLines: () => this.sender.drops,
+    });
   }
 
   private load(): WorkerLoad {
@@ -198,15 +215,18 @@ export class Worker {
       }),
       log: log.for('session'),
       audit: this.sender,
+      meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
       spoke: ({ id }) => {
         this.channel.send({ kind: 'spoke', id, stage: 'login' });
       },
       loggedIn: ({ id, provenIdentity }) => {
         this.channel.send({ kind: 'loggedIn', id, ...provenIdentity });
       },
-      closed: ({ id }) => {
+      closed: (session) => {
+        const { id, refusedFor: refusal } = session;
         this.sessions.delete(id);
-        this.channel.send({ kind: 'closed', id });
+        this.reporter?.left(session);
+        this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
       },
     };
   }
@@ -228,6 +248,7 @@ export class Worker {
     for (const session of this.sessions.values()) session.close('the proxy is stopping');
     this.polkit?.close();
     this.sender.flush();
+    this.reporter?.send();
     this.channel.flush(() => process.exit(0));
   }
 
