@@ -47,6 +47,7 @@ export class HttpServer {
   constructor(
     private readonly pages: Pages,
     private readonly log: Logger,
+    private readonly patience = connectionTime,
   ) {
     this.server = createServer({ maxHeaderSize }, (request, response) => {
       void this.serve(request, response);
@@ -63,7 +64,7 @@ export class HttpServer {
       oldest.destroy();
     }
     this.connections.add(socket);
-    const timer = setTimeout(() => socket.destroy(), connectionTime);
+    const timer = setTimeout(() => socket.destroy(), this.patience);
     socket.on('error', () => undefined);
     socket.once('close', () => {
       clearTimeout(timer);

@@ -39,14 +39,16 @@ body {
   padding: 24px max(16px, calc(50vw - 560px)) 40px;
 }
 [data-health="unknown"] main { opacity: 0.45; }
-header { display: flex; flex-wrap: wrap; align-items: center; gap: 8px 16px; margin-bottom: 20px; }
+header { display: flex; align-items: center; gap: 8px 16px; margin-bottom: 20px; }
+header > div { min-width: 0; flex: 1; }
 .dot {
   width: 18px; height: 18px; border-radius: 50%; background: var(--health); flex: none;
   box-shadow: 0 0 0 6px color-mix(in srgb, var(--health) 18%, transparent);
   margin: 0 6px;
 }
 h1 { font-size: 26px; font-weight: 650; line-height: 1.2; letter-spacing: -0.01em; }
-.who { margin-left: auto; text-align: right; font-size: 13px; color: var(--quiet); }
+#summary { color: var(--quiet); }
+.who { text-align: right; font-size: 13px; color: var(--quiet); }
 .who strong { display: block; color: var(--text); font-weight: 600; font-size: 14px; }
 #warnings { list-style: none; padding: 0; margin-bottom: 20px; display: grid; gap: 8px; }
 #warnings[hidden] { display: none; }
@@ -58,13 +60,14 @@ h1 { font-size: 26px; font-weight: 650; line-height: 1.2; letter-spacing: -0.01e
   border-radius: 8px; padding: 10px 14px; overflow-wrap: anywhere;
 }
 #warnings li.error { --tone: var(--down); }
-.tiles { display: grid; gap: 12px; grid-template-columns: repeat(6, 1fr); margin-bottom: 12px; }
+.tiles { display: grid; gap: 12px; grid-template-columns: 2.2fr 1fr 1fr 1fr 1.25fr; margin-bottom: 12px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; min-width: 0; }
 h2 { font-size: 13px; font-weight: 600; color: var(--quiet); }
 .figure { font-size: 27px; font-weight: 650; line-height: 1.25; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .note { font-size: 13px; color: var(--quiet); }
-.calls { grid-column: span 2; display: grid; grid-template-columns: auto 1fr; gap: 0 16px; }
-.calls svg { width: 100%; height: 100%; min-height: 40px; align-self: center; grid-column: 2; grid-row: 1 / span 3; }
+.note.bad { color: var(--bad); }
+.calls { display: grid; grid-template-columns: auto 1fr; gap: 0 20px; align-content: start; }
+.calls svg { width: 100%; height: 74px; grid-column: 2; grid-row: 1 / span 3; border-bottom: 1px solid var(--line); }
 polyline { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 polygon { fill: color-mix(in srgb, var(--accent) 16%, transparent); }
 .tables { display: grid; gap: 12px; grid-template-columns: repeat(12, 1fr); }
@@ -88,16 +91,21 @@ dd { text-align: right; overflow-wrap: anywhere; }
 footer { margin-top: 20px; font-size: 13px; color: var(--quiet); }
 footer a { color: inherit; }
 @media (max-width: 900px) {
-  .tiles { grid-template-columns: repeat(3, 1fr); }
-  .calls { grid-column: span 3; order: -1; }
+  .tiles { grid-template-columns: repeat(4, 1fr); }
+  .calls { grid-column: 1 / -1; }
   .tables .card { grid-column: 1 / -1; }
 }
 @media (max-width: 520px) {
   body { padding: 16px 12px 32px; }
   h1 { font-size: 22px; }
-  .who { margin-left: 46px; text-align: left; width: 100%; }
+  header { flex-wrap: wrap; align-items: start; gap: 2px 16px; }
+  .dot { margin-top: 5px; }
+  #summary { font-size: 14px; }
+  .note { font-size: 12px; }
+  .who { margin-left: 46px; width: 100%; text-align: left; }
+  .who strong { display: inline; font-weight: 500; font-size: 13px; color: inherit; }
+  .who strong::after { content: " · "; }
   .tiles { grid-template-columns: repeat(2, 1fr); gap: 8px; margin-bottom: 8px; }
-  .calls { grid-column: span 2; }
   .tables { gap: 8px; }
   .card { padding: 12px 14px; }
   .figure { font-size: 24px; }

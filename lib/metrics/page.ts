@@ -18,7 +18,7 @@ const page = `<!doctype html>
 <body data-health="unknown">
 <header>
 <span class="dot"></span>
-<h1 id="headline" role="status">…</h1>
+<div><h1 id="headline" role="status">…</h1><p id="summary"></p></div>
 <p class="who"><strong id="identity">virtproxyd</strong><span id="age"></span></p>
 </header>
 <noscript>This page needs JavaScript. The same figures are in <a href="status.json">status.json</a>.</noscript>
@@ -35,11 +35,11 @@ const page = `<!doctype html>
 </section>
 <section class="tables">
 <div class="card broad"><h2>Daemons</h2><table>
-<thead><tr><th>Daemon<th class="number">Open<th class="number">Calls/s<th class="number wide">50 %<th class="number">99 %<th class="number">Failures</tr></thead>
+<thead><tr><th>Daemon<th class="number">Open<th class="number">Calls/s<th class="number wide">Median<th class="number">99 % in<th class="number">Failures</tr></thead>
 <tbody id="daemons"></tbody></table></div>
 <div class="card slim"><h2>Since the start</h2><dl id="history"></dl></div>
 <div class="card broad"><h2>Workers</h2><table>
-<thead><tr><th>No.<th class="wide">Process<th>State<th class="number wide">Gen.<th class="number">Clients<th class="number">CPU<th class="number">Memory<th class="number wide">Lag</tr></thead>
+<thead><tr><th>No.<th class="wide">Process<th>State<th class="number wide">Gen.<th class="number">Clients<th class="number">CPU<th class="number wide">Lag<th class="number">Memory</tr></thead>
 <tbody id="workers"></tbody></table></div>
 <div class="card slim"><h2>Clients</h2><table>
 <thead><tr><th>Over<th class="number">Served<th class="number">Login<th class="number">Waiting<th class="number">Accepted</tr></thead>

@@ -7,8 +7,8 @@ export function missingParts(
 ): string[] {
   const missing: string[] = [];
   if (!isServing)
-    missing.push('no new clients are let in: the daemon starts, stops or was replaced');
-  if (!workers.some(({ state }) => state === 'ready')) missing.push('no worker is ready');
+    missing.push('No new clients are let in: the daemon starts, stops or was replaced.');
+  if (!workers.some(({ state }) => state === 'ready')) missing.push('No worker is ready.');
   return [...missing, ...missingSockets(sockets)];
 }
 
@@ -16,10 +16,10 @@ export function missingParts(
 export function missingSockets(sockets: readonly DaemonSocket[]): string[] {
   const missing = sockets
     .filter(({ isRouted, isThere }) => isRouted && !isThere)
-    .map(({ daemon, path }) => `${daemon}: there is no socket '${path}'`);
+    .map(({ daemon, path }) => `There is no socket '${path}' of ${daemon}.`);
   const hypervisors = sockets.filter(({ isHypervisor }) => isHypervisor);
   if (hypervisors.length > 0 && !hypervisors.some(({ isThere }) => isThere)) {
-    missing.push('no daemon of a hypervisor is there');
+    missing.push('There is no daemon of a hypervisor, such as virtqemud.');
   }
   return [...new Set(missing)];
 }

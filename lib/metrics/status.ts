@@ -79,6 +79,8 @@ export interface Status {
   };
   /** From and to clients, over the last ten seconds. */
   readonly bytesPerSecond: { readonly in: number; readonly out: number };
+  /** How many workers there should be. */
+  readonly wantedWorkers: number;
   readonly workers: readonly WorkerStatus[];
   readonly daemons: readonly DaemonStatus[];
   readonly certificates: CertificateExpiry | null;
@@ -120,6 +122,7 @@ export function statusOf(
       history: recent.callHistory(),
     },
     bytesPerSecond: { in: recent.rate('bytesIn'), out: recent.rate('bytesOut') },
+    wantedWorkers: facts.wantedWorkers,
     workers: facts.workers.map(({ slot, pid, generation: of, state, clients: count, gauges }) => ({
       slot,
       pid,

@@ -41,7 +41,7 @@ export function warningsOn(
 
 function failedReload({ lastReload }: Facts): string[] {
   return lastReload?.result === 'failure'
-    ? ['the last reload failed, the old configuration stays in force; the log says why']
+    ? ['The last reload failed: the old configuration stays in force. The log says why.']
     : [];
 }
 
@@ -51,9 +51,9 @@ function crowd({ clients, maxClients }: Facts): string[] {
   const waiting = states.reduce((sum, counts) => sum + counts.waiting, 0);
   const served = states.reduce((sum, { login, serving }) => sum + login + serving, 0);
   if (served >= nearlyFull * maxClients) {
-    lines.push(`${served} of ${maxClients} clients are connected (max_clients)`);
+    lines.push(`${served} of ${maxClients} clients are connected (max_clients).`);
   }
-  if (waiting > 0) lines.push(`${waiting} clients wait for a worker or a place`);
+  if (waiting > 0) lines.push(`${waiting} clients wait for a worker or a place.`);
   return lines;
 }
 
@@ -62,13 +62,15 @@ function missingWorkers({ workers, wantedWorkers, generation }: Facts): string[]
     ({ state, generation: of }) => state === 'ready' && of === generation,
   );
   if (ready.length >= wantedWorkers || ready.length === 0) return [];
-  return [`${ready.length} of ${wantedWorkers} workers are ready`];
+  return [`${ready.length} of ${wantedWorkers} workers are ready.`];
 }
 
 function lateWorkers({ workers }: Facts): string[] {
   return workers.flatMap(({ slot, gauges }) => {
     const lag = gauges?.lag ?? 0;
-    return lag < tolerableLag ? [] : [`worker ${slot} stood still for ${lag.toFixed(1)} s lately`];
+    return lag < tolerableLag
+      ? []
+      : [`Worker ${slot} stood still for ${lag.toFixed(1)} s within the last minute.`];
   });
 }
 
@@ -78,12 +80,12 @@ function expiry({ certificates }: Facts, now: number): string[] {
     const left = certificates[kind] - now;
     if (left > certificateNotice) return [];
     const what = kind === 'server' ? 'server certificate' : 'CA certificate';
-    if (left <= 0) return [`the ${what} has expired`];
-    return [`the ${what} expires in ${Math.floor(left / day)} days`];
+    if (left <= 0) return [`The ${what} has expired.`];
+    return [`The ${what} expires in ${Math.floor(left / day)} days.`];
   });
 }
 
 function drops({ droppedLines, totals }: Facts): string[] {
   const lines = droppedLines + totals.lostLines;
-  return lines === 0 ? [] : [`${lines} lines of the log are lost: nothing took them`];
+  return lines === 0 ? [] : [`${lines} lines of the log are lost: nothing took them.`];
 }

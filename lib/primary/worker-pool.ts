@@ -352,7 +352,8 @@ export class WorkerPool implements WorkerEvents {
   }
 
   private freeSlot(): number {
-    const taken = new Set([...this.workers].map(({ slot }) => slot));
+    const living = [...this.workers].filter(({ state }) => state !== 'gone');
+    const taken = new Set(living.map(({ slot }) => slot));
     let slot = 0;
     while (taken.has(slot)) slot++;
     return slot;

@@ -144,6 +144,16 @@ function headline({ health, warnings }: Status): string {
   return errors > 0 ? plural(errors, 'problem') : plural(warnings.length, 'warning');
 }
 
+function summary({ workers, wantedWorkers, clients, daemons }: Status): string {
+  const ready = workers.filter(({ state }) => state === 'ready').length;
+  const parts = [
+    `${ready} of ${plural(wantedWorkers, 'worker')} ready`,
+    plural(clients.total, 'client'),
+    plural(daemons.filter(({ isThere }) => isThere !== false).length, 'daemon'),
+  ];
+  return parts.join(' · ');
+}
+
 function showWarnings({ warnings }: Status): void {
   const list = byId('warnings');
   list.hidden = warnings.length === 0;
@@ -151,7 +161,7 @@ function showWarnings({ warnings }: Status): void {
     ...warnings.map(({ level, text }) => {
       const item = document.createElement('li');
       item.className = level;
-      item.textContent = text.charAt(0).toUpperCase() + text.slice(1);
+      item.textContent = text;
       return item;
     }),
   );
@@ -188,8 +198,8 @@ function workerRow(worker: WorkerStatus): readonly Cell[] {
     cpu === null
       ? { text: '–', kind: 'number' }
       : { text: `${(cpu * 100).toFixed(0)} %`, kind: 'number', share: cpu },
-    { text: bytes(residentMemory), kind: 'number' },
     { text: duration(lag), kind: lag !== null && lag >= 1 ? 'number wide bad' : 'number wide' },
+    { text: bytes(residentMemory), kind: 'number' },
   ];
 }
 
@@ -249,6 +259,7 @@ function history(
       ? 'none'
       : pairs.map(([name, number]) => `${count(number)} ${name}`).join(', ');
   return [
+    ['Process', String(status.pid), false],
     ['Last reload', reload, lastReload?.result === 'failure'],
     [
       'Reloads',
@@ -294,13 +305,14 @@ function showHistory(status: Status): void {
 }
 
 function show(status: Status): void {
-  const { health, version, pid, startedAt, now } = status;
+  const { health, version, startedAt, now } = status;
   paint(health);
   const line = headline(status);
   say('headline', line);
   document.title = `${line} · virtproxyd on ${location.hostname}`;
+  say('summary', summary(status));
   say('identity', `virtproxyd ${version} on ${location.hostname}`);
-  say('age', `process ${pid}, up ${span(now - startedAt)}`);
+  say('age', `up ${span(now - startedAt)}`);
   showWarnings(status);
   showTiles(status);
   showTables(status);
