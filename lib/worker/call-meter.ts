@@ -81,8 +81,13 @@ export class CallMeter {
 
   /** A call of a forwarded program ended. */
   ended(program: number, procedure: number, status: CallStatus): void {
+    this.count(program, procedure, statusAt[status]);
+  }
+
+  /** The same, with the number of the status in `callStatuses`. */
+  count(program: number, procedure: number, status: number): void {
     for (const counts of this.programs) {
-      if (counts.program === program) counts.add(procedure, statusAt[status]);
+      if (counts.program === program) counts.add(procedure, status);
     }
   }
 
@@ -139,7 +144,7 @@ export class DaemonMeter {
     while (taken > (bounds[bucket] ?? Infinity)) bucket++;
     durations[bucket] = (durations[bucket] ?? 0) + 1;
     this.milliseconds += taken;
-    this.calls.ended(program, procedure, succeeded ? 'ok' : 'error');
+    this.calls.count(program, procedure, succeeded ? statusAt.ok : statusAt.error);
   }
 
   /** No reply to these will come, or nobody will see it. */

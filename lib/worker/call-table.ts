@@ -36,8 +36,7 @@ export class CallTable {
         continue;
       }
       const time = fields[at + 3] ?? absent;
-      fields.copyWithin(at, at + width);
-      fields.length -= width;
+      this.remove(at);
       return time;
     }
     return absent;
@@ -53,5 +52,12 @@ export class CallTable {
     }
     fields.length = 0;
     return calls;
+  }
+
+  /** By hand: for so few numbers copyWithin and a new length take several times as long. */
+  private remove(start: number): void {
+    const { fields } = this;
+    for (let at = start + width; at < fields.length; at++) fields[at - width] = fields[at] ?? 0;
+    for (let each = 0; each < width; each++) fields.pop();
   }
 }
