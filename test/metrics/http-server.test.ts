@@ -1,14 +1,9 @@
 import { expect } from 'chai';
-import { once } from 'node:events';
-import {
-  createConnection,
-  createServer,
-  type AddressInfo,
-  type Server,
-  type Socket,
-} from 'node:net';
+import { createConnection, type Socket } from 'node:net';
 import { Logger, LogThreshold } from '../../lib/logging/logger.js';
 import { HttpServer, text } from '../../lib/metrics/http-server.js';
+import { Listener, type ListenerSettings } from '../../lib/primary/listener.js';
+import { freePorts } from '../peers/ports.js';
 import { ask } from '../peers/scrape.js';
 import { until } from '../peers/waiting.js';
 
@@ -20,7 +15,7 @@ const closed = (socket: Socket): Promise<void> =>
   new Promise((resolve) => socket.once('close', () => resolve()));
 
 describe('HTTP server for metrics', () => {
-  let listener: Server;
+  let listener: Listener;
   let http: HttpServer;
   let port: number;
   let accepted: number;
@@ -42,19 +37,32 @@ describe('HTTP server for metrics', () => {
       log,
       patience,
     );
-    listener = createServer({ pauseOnConnect: true }, (socket) => {
-      accepted++;
-      http.connected(socket);
+    [port = 0] = await freePorts(1);
+    const settings: ListenerSettings = {
+      role: 'metrics',
+      isActivated: false,
+      transport: 'tcp',
+      auth: 'none',
+      readOnly: true,
+      name: `127.0.0.1:${port}`,
+      backlog: 1024,
+    };
+    listener = Listener.onAddress(settings, '127.0.0.1', port);
+    listener.accept({
+      connected: (_, connection) => {
+        accepted++;
+        http.connected(connection);
+      },
+      failed: (_, error) => {
+        throw error;
+      },
     });
-    listener.listen(0, '127.0.0.1');
-    await once(listener, 'listening');
-    port = (listener.address() as AddressInfo).port;
   });
 
-  afterEach(async () => {
+  afterEach(() => {
     for (const client of clients.splice(0)) client.destroy();
     http.close();
-    await once(listener.close(), 'close');
+    listener.close();
   });
 
   const connect = (): Socket => {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { existsSync, renameSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
-import { createConnection, createServer, type AddressInfo } from 'node:net';
+import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { Service } from '../lifecycle/service.js';
@@ -198,12 +198,15 @@ describe('the listener for metrics', function () {
       cluster: `${listen(port)}[routes]\nqemu = ${daemon.path}\n`,
     });
     try {
-      const silent = Array.from({ length: 500 }, () =>
-        createConnection({ port, host: '127.0.0.1' })
-          .on('error', () => undefined)
-          .resume(),
-      );
-      await until(() => silent.filter(({ destroyed }) => destroyed).length >= 500 - 64 - 1, {
+      const silent: Socket[] = [];
+      for (let each = 0; each < 200; each++) {
+        const socket = createConnection({ port, host: '127.0.0.1' });
+        silent.push(socket);
+        // One after the other, so that the kernel's queue has room for each.
+        await once(socket, 'connect');
+        socket.on('error', () => undefined).resume();
+      }
+      await until(() => silent.filter(({ destroyed }) => destroyed).length >= 200 - 64, {
         what: 'all but the newest to be closed',
       });
       const client = await proxy.open();

@@ -66,9 +66,9 @@ describe(`the status page${lacking === undefined ? '' : ` in a browser (skipped:
   it('refreshes itself: shows calls, a failed reload, and that nobody answers', async () => {
     await browser.show(url, { width: 1280, height: 800, scheme: 'light' });
     await shows(/All is well/);
-    let calling = true;
+    const caller = { on: true };
     const calls = (async () => {
-      while (calling) await client.call(stressCall.hostname);
+      while (caller.on) await client.call(stressCall.hostname);
     })();
     await until(async () => Number(await browser.evaluate('parseFloat(rate.textContent)')) > 0, {
       what: 'calls a second',
@@ -77,7 +77,7 @@ describe(`the status page${lacking === undefined ? '' : ` in a browser (skipped:
     service.signal('SIGHUP');
     await shows(/1 problem[^]*The last reload failed[^]*failed \d+ s ago/);
     expect(await browser.evaluate('document.body.dataset.health')).to.equal('degraded');
-    calling = false;
+    caller.on = false;
     await calls;
     await service.configure({});
     await service.configureCluster('');
