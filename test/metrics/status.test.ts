@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import type { DaemonSocket, Facts, WorkerFacts } from '../../lib/metrics/facts.js';
 import { Exposition } from '../../lib/metrics/exposition.js';
@@ -197,5 +198,13 @@ describe('exposition', () => {
       expect(full.value(series), series).to.equal(value);
     }
     expect(full.names).to.deep.equal(empty.names);
+  });
+
+  it('is described in the README, name by name', async () => {
+    const { names } = new Scrape(await new Exposition().text(factsWith()));
+    const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8');
+    const rows = readme.split('\n').filter((line) => /^\| `(virtproxyd|process)_/.test(line));
+    const described = rows.flatMap((line) => line.split('|')[1]?.match(/[a-z_]{8,}/g) ?? []);
+    expect(described).to.have.members(names);
   });
 });
