@@ -20,6 +20,8 @@ export interface ClusterFile {
   readonly routes: Record<string, string>;
   readonly metrics: MetricsSettings;
   readonly log: LogSettings;
+  /** The lines of the keys that are set, by `SECTION.KEY`. */
+  readonly lines: Readonly<Record<string, number>>;
   readonly problems: readonly ConfigProblem[];
   readonly warnings: readonly string[];
 }
@@ -55,6 +57,9 @@ export function parseClusterIni(text: string, file: string): ClusterFile {
     routes: (values[ROUTES.section] ?? {}) as Record<string, string>,
     metrics: withDefaults('metrics', values) as MetricsSettings,
     log: withDefaults('log', values) as LogSettings,
+    lines: Object.fromEntries(
+      assignments.map(({ section, key, line }) => [`${section}.${key}`, line ?? 0]),
+    ),
     problems,
     warnings,
   };

@@ -73,8 +73,9 @@ export const CLUSTER_KEYS = {
       example: '127.0.0.1:9177',
       parse: listenAddress,
       help:
-        'Where metrics are offered: an address with a port, the address in brackets if it is ' +
-        'IPv6, or the absolute path of a UNIX socket.',
+        'Where metrics and the status page are offered over HTTP, to whoever can connect: an ' +
+        'address with a port, the address in brackets if it is IPv6, or the absolute path of a ' +
+        'UNIX socket, which is for its owner alone.',
     },
   },
   log: {

@@ -35,6 +35,8 @@ export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 
   readonly conf: ConfSettings;
   /** The keys that virtproxyd.conf sets, with their lines. */
   readonly lines: Readonly<Partial<Record<ConfKey, number>>>;
+  /** The keys that the cluster's ini file sets, as `SECTION.KEY`, with their lines. */
+  readonly clusterLines: Readonly<Record<string, number>>;
   /** With unix_sock_dir as `runDirectory` if that key is set, and the files in use. */
   readonly paths: Paths;
   /** Sentences for the administrator, each with file and, where it has one, line. */
@@ -90,6 +92,7 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
     clusterFile: clusterText === null ? null : clusterFile,
     conf: checked.conf,
     lines: Object.fromEntries(checked.lines),
+    clusterLines: cluster.lines,
     cluster: cluster.cluster,
     routes: cluster.routes,
     metrics: cluster.metrics,

@@ -123,14 +123,20 @@ export function workerCount(value: string): number {
 /** `ADDRESS:PORT`, with an IPv6 address in brackets, or the absolute path of a UNIX socket. */
 export function listenAddress(value: string): string {
   if (isAbsolute(value)) return socketPath(value);
-  const [, ipv6, other, number] = /^(?:\[(.+)\]|([^:[\]]+)):([0-9]+)$/.exec(value) ?? [];
-  const address = ipv6 ?? other;
-  if (address === undefined || number === undefined || (ipv6 !== undefined && !isIPv6(ipv6))) {
+  const place = hostAndPort(value);
+  if (place === null || (value.startsWith('[') && !isIPv6(place.host))) {
     throw new ValueError(`must be ADDRESS:PORT or the absolute path of a socket, not "${value}"`);
   }
-  host(address);
-  port(number);
+  host(place.host);
+  port(String(place.port));
   return value;
+}
+
+/** The parts of `ADDRESS:PORT`; null for anything else. */
+export function hostAndPort(value: string): { host: string; port: number } | null {
+  const [, ipv6, other, number] = /^(?:\[(.+)\]|([^:[\]/]+)):([0-9]+)$/.exec(value) ?? [];
+  const name = ipv6 ?? other;
+  return name === undefined ? null : { host: name, port: Number(number) };
 }
 
 /** One of the given words. */

@@ -2,11 +2,12 @@ import type { Configuration } from '../config/configuration.js';
 import type { AuditEntry } from '../logging/audit-file.js';
 import type { WorkerLogging } from '../logging/log-control.js';
 import type { LogRecord } from '../logging/logger.js';
+import type { Transport } from './transports.js';
+import type { WorkerReport } from './worker-report.js';
 
 /** All that primary and workers say to each other, as JSON values. */
 
-export const transports = ['unix', 'tcp', 'tls'] as const;
-export type Transport = (typeof transports)[number];
+export { transports, type Transport } from './transports.js';
 
 export const authMethods = ['none', 'sasl', 'polkit'] as const;
 export type AuthMethod = (typeof authMethods)[number];
@@ -59,7 +60,7 @@ export type PrimaryMessage =
   | ({ readonly kind: 'logging' } & WorkerLogging)
   /** Take the TLS files as they are now for connections to come. */
   | { readonly kind: 'tls' }
-  /** Answered by `load`, after all that was said before has been done. */
+  /** Answered by `load`, after all that was said before has been done, and with metrics on after a `report`. */
   | { readonly kind: 'load' }
   /** Answered by `alive` as soon as the worker's event loop turns. */
   | { readonly kind: 'heartbeat' };
@@ -69,6 +70,7 @@ export type WorkerMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'alive' }
   | ({ readonly kind: 'load' } & WorkerLoad)
+  | ({ readonly kind: 'report' } & WorkerReport)
   | { readonly kind: 'log'; readonly record: LogRecord }
   | { readonly kind: 'audit'; readonly entries: readonly AuditEntry[] }
   /** Whether too few descriptors are left for further clients. */
@@ -94,6 +96,13 @@ export interface ProvenIdentity {
 export const loginStages = ['silent', 'handshake', 'login'] as const;
 export type LoginStage = (typeof loginStages)[number];
 
+/**
+ * Why a client was not let in: no place in the queue, silent when others wanted in, its login or its TLS handshake failed,
+ * or it took too long.
+ */
+export const refusalReasons = ['queue_full', 'gave_way', 'login', 'tls', 'login_timeout'] as const;
+export type RefusalReason = (typeof refusalReasons)[number];
+
 /** What a worker says of one client. */
 export type ClientMessage =
   /** The socket has arrived: the primary may close its copy. */
@@ -102,4 +111,4 @@ export type ClientMessage =
   | { readonly kind: 'spoke'; readonly id: number; readonly stage: LoginStage }
   /** One that began anonymous has logged in. */
   | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
-  | { readonly kind: 'closed'; readonly id: number };
+  | { readonly kind: 'closed'; readonly id: number; readonly refusal?: RefusalReason };

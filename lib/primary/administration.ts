@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminSettings } from '../admin/admin-server.js';
 import {
   AdminError,
@@ -12,13 +11,14 @@ import {
 } from '../admin/backend.js';
 import type { Configuration } from '../config/configuration.js';
 import { mostWorkers } from '../config/values.js';
-import type { WorkerLoad } from '../control/messages.js';
 import { LogSettingError, type LogControl } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
+import type { CertificateExpiry } from '../metrics/facts.js';
 import type { Client } from './client-registry.js';
 import { maxIdleSeconds } from './idle-clock.js';
 import { checkTlsFiles } from './prerequisites.js';
 import type { Reception } from './reception.js';
+import { loadsOf } from './worker-loads.js';
 import type { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 
@@ -30,6 +30,8 @@ export interface AdministeredParts {
   readonly pool: WorkerPool;
   readonly logging: LogControl;
   readonly servesTls: () => boolean;
+  /** The files are good, and in use for connections to come. */
+  readonly tlsUpdated: (expiry: CertificateExpiry) => void;
   readonly setIdleTimeout: (seconds: number) => void;
   readonly shutDown: () => void;
   readonly log: Logger;
@@ -44,9 +46,6 @@ export function adminSettingsOf({ conf }: Configuration): AdminSettings {
     keepalive: { interval: conf.admin_keepalive_interval, count: conf.admin_keepalive_count },
   };
 }
-
-/** Milliseconds within which a worker says what it does; one that is slower counts as busy. */
-const loadPatience = 100;
 
 /** The daemon as its administrators see it. What they change holds until the next reload. */
 export class Administration implements AdminBackend {
@@ -144,7 +143,7 @@ class ProxyServer implements AdministeredServer {
 
   async workerFigures(): Promise<WorkerFigures> {
     const { pool } = this.parts;
-    const loads = await this.loads(
+    const loads = await loadsOf(
       [...pool.all].filter(({ state }) => state === 'ready' || state === 'draining'),
     );
     let queuedCalls = 0;
@@ -171,12 +170,13 @@ class ProxyServer implements AdministeredServer {
   }
 
   async updateTls(): Promise<void> {
-    const { configuration, pool, servesTls, log } = this.parts;
+    const { configuration, pool, servesTls, tlsUpdated, log } = this.parts;
     if (!servesTls()) {
       throw new AdminError('failed', 'there is no TLS socket: set listen_tls and reload');
     }
+    let expiry: CertificateExpiry;
     try {
-      await checkTlsFiles(configuration(), log);
+      expiry = await checkTlsFiles(configuration(), log);
     } catch (error) {
       log.error(`the TLS files were not updated: ${messageOf(error)}`);
       throw new AdminError('system', messageOf(error), { cause: error });
@@ -184,20 +184,9 @@ class ProxyServer implements AdministeredServer {
     const workers = pool.live;
     for (const worker of workers) worker.send({ kind: 'tls' });
     // A worker that has answered has the new files.
-    await this.loads(workers.filter(({ state }) => state === 'ready'));
+    await loadsOf(workers.filter(({ state }) => state === 'ready'));
+    tlsUpdated(expiry);
     log.info('the TLS files were updated');
-  }
-
-  /** What workers do at the moment; those that do not answer in time are missing. */
-  private async loads(
-    workers: readonly WorkerProcess[],
-  ): Promise<ReadonlyMap<WorkerProcess, WorkerLoad>> {
-    const loads = new Map<WorkerProcess, WorkerLoad>();
-    const answers = workers.map(async (worker) => {
-      loads.set(worker, await worker.load());
-    });
-    await Promise.race([Promise.all(answers), delay(loadPatience, undefined, { ref: false })]);
-    return loads;
   }
 }
 

@@ -2,10 +2,12 @@ import { lookup } from 'node:dns/promises';
 import { isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.js';
-import { keyFault, placeOfKey } from '../config/key-fault.js';
+import { clusterKeyFault, keyFault, placeOfClusterKey, placeOfKey } from '../config/key-fault.js';
+import { hostAndPort } from '../config/values.js';
+import type { ConfigError } from '../config/errors.js';
 import { groupId } from '../native/accounts.js';
 import { servicePort } from '../native/services.js';
-import type { ListenerRole, ListenerSettings, SocketFile } from './listener.js';
+import type { ListenerSettings, ServiceRole, SocketFile } from './listener.js';
 
 /** A listening socket that the configuration asks for. */
 export type PlannedListener = {
@@ -33,10 +35,45 @@ export async function planListeners(configuration: Configuration): Promise<Plann
   return plan;
 }
 
+/** The socket of `[metrics]`, or several where its name has several addresses. Throws ConfigError. */
+export async function planMetrics(configuration: Configuration): Promise<PlannedListener[]> {
+  const { listen } = configuration.metrics;
+  if (listen === null) return [];
+  const place = placeOfClusterKey(configuration, 'metrics', 'listen');
+  const remote = hostAndPort(listen);
+  if (remote === null) {
+    const settings = metricsSettings('unix', listen);
+    return [{ settings, place, file: { path: listen, mode: 0o600, group: null } }];
+  }
+  const { host, port } = remote;
+  const addresses = await addressesOf(host, (sentence) =>
+    clusterKeyFault(configuration, 'metrics', 'listen', sentence),
+  );
+  return addresses.map((address) => ({
+    settings: metricsSettings('tcp', addressName(address, port)),
+    place,
+    address,
+    port,
+    optional: addresses.length > 1 && isIPv6(address),
+  }));
+}
+
+function metricsSettings(transport: 'unix' | 'tcp', name: string): ListenerSettings {
+  return {
+    role: 'metrics',
+    isActivated: false,
+    transport,
+    auth: 'none',
+    readOnly: true,
+    name,
+    backlog: metricsBacklog,
+  };
+}
+
 /** What a listener does with the connections it accepts, by the part it plays. */
 export function listenerSettings(
   { conf }: Configuration,
-  role: ListenerRole,
+  role: ServiceRole,
   name: string,
   isActivated = false,
 ): ListenerSettings {
@@ -58,6 +95,9 @@ export function listenerSettings(
   };
 }
 
+/** Connections for metrics that may wait; few ask at a time. */
+const metricsBacklog = 64;
+
 /** What max_queued_clients = 0 means. */
 const defaultBacklog = 30;
 
@@ -68,7 +108,11 @@ function plannedPaths(configuration: Configuration): PlannedListener[] {
   const { conf, mode, paths } = configuration;
   const group = plannedGroup(configuration);
   const place = placeOfKey(configuration, 'unix_sock_dir');
-  const plan = (role: ListenerRole, name: string, permissions: string): PlannedListener => {
+  const plan = (
+    role: 'rw' | 'ro' | 'admin',
+    name: string,
+    permissions: string,
+  ): PlannedListener => {
     const path = join(paths.runDirectory, name);
     return {
       settings: listenerSettings(configuration, role, path),
@@ -123,12 +167,19 @@ function plannedPort(configuration: Configuration, key: 'tcp_port' | 'tls_port')
 async function plannedHosts(configuration: Configuration): Promise<string[]> {
   const { listen_addr: host } = configuration.conf;
   if (host === null) return ['0.0.0.0', '::'];
+  return addressesOf(host, (sentence) => keyFault(configuration, 'listen_addr', sentence));
+}
+
+async function addressesOf(
+  host: string,
+  fault: (sentence: string) => ConfigError,
+): Promise<string[]> {
   if (isIP(host) !== 0) return [host];
   try {
     const found = await lookup(host, { all: true });
     return [...new Set(found.map(({ address }) => address))];
   } catch (error) {
     const reason = (error as NodeJS.ErrnoException).code ?? String(error);
-    throw keyFault(configuration, 'listen_addr', `The name '${host}' has no address (${reason}).`);
+    throw fault(`The name '${host}' has no address (${reason}).`);
   }
 }

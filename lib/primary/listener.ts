@@ -11,12 +11,15 @@ import {
 } from '../native/listening-socket.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 
+/** The part that a listener for libvirt's clients and administrators plays. */
+export type ServiceRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
+
 /** The part a listener plays. */
-export type ListenerRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
+export type ListenerRole = ServiceRole | 'metrics';
 
 /** What a listener does with the connections it accepts. */
 export interface ListenerSettings {
-  /** Who is expected: clients of the proxy, or administrators. */
+  /** Who is expected: clients of the proxy, administrators, or those who want to see metrics. */
   readonly role: ListenerRole;
   /** It listened before this program did: the service manager opened it, and keeps it. */
   readonly isActivated: boolean;
@@ -236,7 +239,7 @@ function cannotListen(name: string, error: unknown): ListenError {
 /** What can be done, by the system's error. */
 const advices: Readonly<Record<string, string>> = {
   EADDRINUSE: '; stop the program that listens there, or set another port',
-  EADDRNOTAVAIL: '; correct listen_addr, which is to be an address of this host',
+  EADDRNOTAVAIL: '; it must be an address of this host',
   EACCES: '; see who may write to the directory, and that ports below 1024 are for root',
   ENOENT: '; make the directory',
 };

@@ -4,28 +4,39 @@ import { keyFault } from '../config/key-fault.js';
 import type { ConfKey } from '../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
+import type { CertificateExpiry } from '../metrics/facts.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
 // TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need neither.
 
-/** Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. */
-export async function checkPrerequisites(configuration: Configuration, log: Logger): Promise<void> {
-  if (configuration.conf.listen_tls) await checkTlsFiles(configuration, log);
+/**
+ * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. Gives the end of the
+ * certificates, null without TLS.
+ */
+export async function checkPrerequisites(
+  configuration: Configuration,
+  log: Logger,
+): Promise<CertificateExpiry | null> {
+  const expiry = configuration.conf.listen_tls ? await checkTlsFiles(configuration, log) : null;
   await checkSasl(configuration);
+  return expiry;
 }
 
 /** Rejects with ConfigError for the key that names what is at fault, and logs what works but deserves a look. */
-export async function checkTlsFiles(configuration: Configuration, log: Logger): Promise<void> {
+export async function checkTlsFiles(
+  configuration: Configuration,
+  log: Logger,
+): Promise<CertificateExpiry> {
   const { loadTlsCredentials, TlsCredentialsError } = await import('../auth/tls-credentials.js');
   const { TlsPriorityError } = await import('../auth/tls-priority.js');
   const { credentialsOptions } = await import('../auth/tls-settings.js');
   const { mode, conf } = configuration;
   const files = tlsFiles(mode, conf, homedir());
   try {
-    for (const line of loadTlsCredentials(files, credentialsOptions(conf)).warnings) {
-      log.warning(line);
-    }
+    const { warnings, notAfter } = loadTlsCredentials(files, credentialsOptions(conf));
+    for (const line of warnings) log.warning(line);
+    return { server: notAfter.cert.getTime(), ca: notAfter.ca.getTime() };
   } catch (error) {
     if (error instanceof TlsPriorityError) {
       throw keyFault(configuration, 'tls_priority', error.message);

@@ -1,19 +1,26 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
-import type { WorkerMessage, WorkerSetup } from '../control/messages.js';
-import type { LogControl, PreparedLogging, WorkerLogging } from '../logging/log-control.js';
+import type { WorkerMessage } from '../control/messages.js';
+import type { LogControl, PreparedLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
 import { Tally } from '../logging/tally.js';
+import type { MetricsService } from '../metrics/metrics-service.js';
 import { areScarce, isScarce, raiseOpenFilesLimit } from '../native/descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
 import { IdleClock } from './idle-clock.js';
 import { runHooks, type HookEvent } from './hooks.js';
-import { listenerSettings, planListeners, type PlannedListener } from './listener-plan.js';
-import { Listener, type Connection, type ListenerSettings } from './listener.js';
+import {
+  listenerSettings,
+  planListeners,
+  planMetrics,
+  type PlannedListener,
+} from './listener-plan.js';
+import { Listener, type Connection, type ServiceRole } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { localPeer } from './local-peer.js';
+import { Observation } from './observation.js';
 import { PidFile } from './pid-file.js';
 import { checkPrerequisites } from './prerequisites.js';
 import { Reception, type ClientLimits } from './reception.js';
@@ -70,6 +77,9 @@ export class Primary {
   private readonly watch: WorkerWatch;
   private readonly reception: Reception;
   private readonly admin: AdminServer;
+  private readonly observation: Observation;
+  /** Null until metrics are wanted. */
+  private metrics: MetricsService | null = null;
   private readonly listeners: ListenerSet;
   private pidFile: PidFile | null = null;
   private readonly idleClock: IdleClock;
@@ -128,6 +138,14 @@ export class Primary {
       this.log.for('admin'),
       () => this.idleClock.look(),
     );
+    this.observation = new Observation({
+      version: options.release,
+      configuration: () => this.configuration,
+      isServing: () => this.isServing,
+      reception: this.reception,
+      pool: this.pool,
+      logging,
+    });
     this.idleClock = new IdleClock(
       options.timeoutSeconds,
       () => this.reception.size + this.admin.size === 0,
@@ -162,7 +180,9 @@ export class Primary {
     // A predecessor holds it until this one is ready.
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
     try {
-      const setup = await this.setupFor(configuration, this.logging.forWorkers);
+      this.observation.certificates = await checkPrerequisites(configuration, this.log);
+      const setup = { configuration, logging: this.logging.forWorkers };
+      this.metrics = await this.metricsFor(configuration);
       await this.listeners.prepare(await this.plan(configuration));
       await this.pool.start(setup, cluster.workers);
       if (inheritance === null) await this.runHooks('start');
@@ -177,6 +197,7 @@ export class Primary {
       this.listeners.share(false);
       this.listeners.commit();
       this.started = true;
+      this.metrics?.turn(true);
       this.serve();
     } catch (error) {
       this.pool.killAll();
@@ -257,9 +278,11 @@ export class Primary {
       await this.runHooks('reload');
       if (this.isStopping) return;
       await this.reloadOnce();
+      this.observation.reloaded('success');
       this.log.info(`reloaded: generation ${this.pool.currentGeneration} serves`);
       this.serviceManager.reloaded(this.status('the last reload succeeded'));
     } catch (error) {
+      this.observation.reloaded('failure');
       const reason = error instanceof Error ? error.message : String(error);
       for (const line of reason.split('\n')) {
         this.log.error(`reload failed, the old configuration stays in force: ${line}`);
@@ -267,6 +290,10 @@ export class Primary {
       this.serviceManager.reloaded(this.status(`the last reload failed: ${reason}`));
     }
     if (this.wantsReload) await this.reloadAll();
+  }
+
+  private get isServing(): boolean {
+    return this.started && this.stopping === null && this.successor === null;
   }
 
   private get isStopping(): boolean {
@@ -290,7 +317,9 @@ export class Primary {
 
   /** On an error nothing but the log's change is left to undo. */
   private async changeTo(configuration: Configuration, logChange: PreparedLogging): Promise<void> {
-    const setup = await this.setupFor(configuration, logChange.forWorkers);
+    const certificates = await checkPrerequisites(configuration, this.log);
+    const setup = { configuration, logging: logChange.forWorkers };
+    const metrics = await this.metricsFor(configuration);
     makeRunDirectory(configuration);
     await this.listeners.prepare(await this.plan(configuration));
     let first: WorkerProcess;
@@ -303,6 +332,9 @@ export class Primary {
     this.configuration = configuration;
     logChange.commit();
     for (const warning of configuration.warnings) this.log.warning(warning);
+    this.observation.certificates = certificates;
+    this.metrics = metrics;
+    metrics?.turn(configuration.metrics.listen !== null);
     this.reception.limits = limitsOf(configuration);
     this.admin.configure(adminSettingsOf(configuration));
     this.pool.renew(first, setup, configuration.cluster.workers);
@@ -341,15 +373,15 @@ export class Primary {
     this.listeners.share(true);
   }
 
-  private get activatedSettings(): ListenerSettings[] {
-    return [...this.listeners.all]
-      .map(({ settings }) => settings)
-      .filter(({ isActivated }) => isActivated);
+  private get activated(): { readonly role: ServiceRole; readonly name: string }[] {
+    return [...this.listeners.all].flatMap(({ settings: { isActivated, role, name } }) =>
+      isActivated && role !== 'metrics' ? [{ role, name }] : [],
+    );
   }
 
   /** Under socket activation the service manager decides what there is to listen on. */
   private underActivation(configuration: Configuration): Configuration {
-    const roles = this.activatedSettings.map(({ role }) => role);
+    const roles = this.activated.map(({ role }) => role);
     if (roles.length === 0) return configuration;
     const conf = {
       ...configuration.conf,
@@ -359,16 +391,18 @@ export class Primary {
     return { ...configuration, conf };
   }
 
-  private plan(configuration: Configuration): Promise<PlannedListener[]> {
-    const activated = this.activatedSettings;
-    if (activated.length === 0) return planListeners(configuration);
-    return Promise.resolve(
-      activated.map(({ role, name }) => ({
-        settings: listenerSettings(configuration, role, name, true),
-        place: null,
-        isOpen: true,
-      })),
-    );
+  private async plan(configuration: Configuration): Promise<PlannedListener[]> {
+    const { activated } = this;
+    const forClients: PlannedListener[] =
+      activated.length === 0
+        ? await planListeners(configuration)
+        : activated.map(({ role, name }) => ({
+            settings: listenerSettings(configuration, role, name, true),
+            place: null,
+            isOpen: true,
+          }));
+    // The service manager knows nothing of metrics.
+    return [...forClients, ...(await planMetrics(configuration))];
   }
 
   private runHooks(event: HookEvent): Promise<void> {
@@ -425,12 +459,11 @@ export class Primary {
     });
   }
 
-  private async setupFor(
-    configuration: Configuration,
-    logging: WorkerLogging,
-  ): Promise<WorkerSetup> {
-    await checkPrerequisites(configuration, this.log);
-    return { configuration, logging };
+  /** Its program is loaded only where it is needed. */
+  private async metricsFor({ metrics }: Configuration): Promise<MetricsService | null> {
+    if (this.metrics !== null || metrics.listen === null) return this.metrics;
+    const { MetricsService } = await import('../metrics/metrics-service.js');
+    return new MetricsService(this.observation, this.log.for('metrics'));
   }
 
   private administeredParts(): AdministeredParts {
@@ -441,6 +474,7 @@ export class Primary {
       pool: this.pool,
       logging: this.logging,
       servesTls: () => [...this.listeners.all].some(({ settings }) => settings.transport === 'tls'),
+      tlsUpdated: (expiry) => (this.observation.certificates = expiry),
       setIdleTimeout: (seconds) => this.idleClock.set(seconds),
       shutDown: () => void this.stopAndExit('an administrator asked for it'),
       log: this.log.for('admin'),
@@ -448,12 +482,16 @@ export class Primary {
   }
 
   private connected(listener: Listener, connection: Connection): void {
-    const isFull = this.reception.queueLength >= this.longestQueue;
+    const isFull = this.reception.queue.length >= this.longestQueue;
     if (isFull || isScarce(connection.fd, reservedDescriptors)) this.rest();
-    if (listener.settings.role !== 'admin') {
-      this.reception.connected(listener, connection);
-      return;
-    }
+    const { role } = listener.settings;
+    if (role === 'admin') this.administratorConnected(connection);
+    else if (role !== 'metrics') this.reception.connected(listener, connection);
+    else if (this.metrics === null) connection.close();
+    else this.metrics.connected(connection);
+  }
+
+  private administratorConnected(connection: Connection): void {
     try {
       const peer = localPeer(connection.fd);
       this.admin.connected(SocketStream.accepted(connection), peer);
@@ -470,9 +508,9 @@ export class Primary {
     this.scarcity.add();
     this.listeners.pauseClients();
     // From the second time on numbers tell too little: what was closed meanwhile left low ones free.
-    this.longestQueue = Math.min(this.longestQueue, this.reception.queueLength);
+    this.longestQueue = Math.min(this.longestQueue, this.reception.queue.length);
     const look = setInterval(() => {
-      const { queueLength } = this.reception;
+      const queueLength = this.reception.queue.length;
       if (queueLength > this.longestQueue / 2 || areScarce(reservedDescriptors)) return;
       if (queueLength === 0) this.longestQueue = Infinity;
       clearInterval(look);
@@ -493,6 +531,9 @@ export class Primary {
         worker.isFull = message.areScarce;
         if (message.areScarce) this.scarcity.add();
         else this.reception.serveWaiting();
+        break;
+      case 'report':
+        this.observation.reported(worker, message);
         break;
       case 'ready':
       case 'alive':
@@ -520,6 +561,7 @@ export class Primary {
     this.reception.close();
     await this.pool.stop(this.configuration.cluster.stop_timeout);
     this.admin.close('the proxy is stopping');
+    this.metrics?.close();
     if (this.successor === null) await this.runHooks('shutdown');
     this.serviceManager.stop();
     this.removeFiles();

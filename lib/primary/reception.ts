@@ -3,6 +3,8 @@ import {
   beginsAnonymous,
   type ClientIntroduction,
   type ClientMessage,
+  type RefusalReason,
+  type Transport,
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { Tally } from '../logging/tally.js';
@@ -46,6 +48,16 @@ export class Reception {
   /** Accepted and not given to a worker yet, oldest first. */
   private waiting: Client[] = [];
   private readonly ownUid = process.geteuid?.() ?? 0;
+  /** Connections accepted so far. */
+  readonly accepted: Record<Transport, number> = { unix: 0, tcp: 0, tls: 0 };
+  /** Those that were not let in, by the reason. */
+  readonly refused: Record<RefusalReason, number> = {
+    queue_full: 0,
+    gave_way: 0,
+    login: 0,
+    tls: 0,
+    login_timeout: 0,
+  };
   private readonly turnedAway = new Tally((count) => {
     const { maxWaiting, maxClients, maxAnonymous } = this.limits;
     this.log.warning(
@@ -74,13 +86,14 @@ export class Reception {
     return this.clients.size + this.waiting.length;
   }
 
-  /** Accepted connections that no worker has a place for. */
-  get queueLength(): number {
-    return this.waiting.length;
+  /** Clients that were not given to a worker yet, oldest first. */
+  get queue(): readonly Client[] {
+    return this.waiting;
   }
 
   /** A listener accepted a connection. */
   connected(listener: Listener, connection: Connection): void {
+    this.accepted[listener.settings.transport]++;
     const introduction = this.introduce(listener, connection);
     if (introduction === null) {
       connection.close();
@@ -120,6 +133,7 @@ export class Reception {
         this.clients.loggedIn(client, message);
         break;
       case 'closed':
+        if (message.refusal !== undefined) this.refused[message.refusal]++;
         closeOurs(client);
         this.clients.remove(client);
         break;
@@ -234,6 +248,7 @@ export class Reception {
 
   private giveWay(client: Client, limit: number): void {
     const { id } = client.introduction;
+    this.refused.gave_way++;
     this.gaveWay.add();
     client.worker?.send({
       kind: 'closeClient',
@@ -250,6 +265,7 @@ export class Reception {
     while (this.waiting.length > maxWaiting) {
       const oldest = this.waiting.shift();
       if (oldest !== undefined) closeOurs(oldest);
+      this.refused.queue_full++;
       this.turnedAway.add();
     }
   }

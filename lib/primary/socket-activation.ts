@@ -4,12 +4,12 @@ import { type BoundAddress, boundAddress, isListening } from '../native/bound-ad
 import { setCloseOnExec } from '../native/descriptors.js';
 import { servicePort } from '../native/services.js';
 import { addressName } from './listener-plan.js';
-import type { ListenerRole } from './listener.js';
+import type { ServiceRole } from './listener.js';
 
 /** A listening socket that the service manager opened and keeps open. */
 export interface InheritedSocket {
   readonly fd: number;
-  readonly role: ListenerRole;
+  readonly role: ServiceRole;
   /** For log lines: the path, or `address:port`. */
   readonly name: string;
 }
@@ -29,7 +29,7 @@ const firstDescriptor = 3;
 const maxDescriptors = 1024;
 
 /** The end of a unit's name for each role: virtproxyd.socket, virtproxyd-ro.socket, … */
-const unitSuffixes: Readonly<Record<ListenerRole, string>> = {
+const unitSuffixes: Readonly<Record<ServiceRole, string>> = {
   rw: '',
   ro: '-ro',
   admin: '-admin',
@@ -37,15 +37,15 @@ const unitSuffixes: Readonly<Record<ListenerRole, string>> = {
   tls: '-tls',
 };
 
-const rolesByFile = new Map<string, ListenerRole>([
+const rolesByFile = new Map<string, ServiceRole>([
   ['libvirt-sock', 'rw'],
   ['libvirt-sock-ro', 'ro'],
   ['libvirt-admin-sock', 'admin'],
 ]);
 
-const rolesByName = new Map<string, ListenerRole>(
+const rolesByName = new Map<string, ServiceRole>(
   Object.entries(unitSuffixes).flatMap(([role, suffix]) =>
-    ['virtproxyd', 'libvirtd'].map((daemon) => [`${daemon}${suffix}.socket`, role as ListenerRole]),
+    ['virtproxyd', 'libvirtd'].map((daemon) => [`${daemon}${suffix}.socket`, role as ServiceRole]),
   ),
 );
 
@@ -83,7 +83,7 @@ export function inheritedSockets(
  */
 export function missingSockets(
   sockets: readonly InheritedSocket[],
-  roles: readonly ListenerRole[] = ['rw', 'ro', 'admin'],
+  roles: readonly ServiceRole[] = ['rw', 'ro', 'admin'],
 ): string[] {
   if (sockets.length === 0) return [];
   return roles
@@ -142,7 +142,7 @@ function listeningAddress(fd: number, subject: string): BoundAddress {
   return address;
 }
 
-function roleByAddress(address: BoundAddress, ports: PortSettings): ListenerRole | null {
+function roleByAddress(address: BoundAddress, ports: PortSettings): ServiceRole | null {
   if (address.family === 'unix') return rolesByFile.get(basename(address.path)) ?? null;
   if (address.port === portNumber(ports.tls_port)) return 'tls';
   return address.port === portNumber(ports.tcp_port) ? 'tcp' : null;

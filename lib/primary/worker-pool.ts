@@ -8,6 +8,7 @@ import type { WorkerLogging } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
 import { openFilesLimit } from '../native/descriptors.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
+import type { RestartReason } from '../metrics/facts.js';
 import { CrashBackOff } from './crash-back-off.js';
 import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.js';
 
@@ -46,6 +47,8 @@ const maxCrashesAtStart = 3;
  * does nothing; the pool configures as many spares as workers are missing.
  */
 export class WorkerPool implements WorkerEvents {
+  /** Workers that were replaced so far, by the reason. */
+  readonly restarts: Record<RestartReason, number> = { crash: 0, hang: 0, memory: 0 };
   private readonly workers = new Set<WorkerProcess>();
   private backOff = new CrashBackOff();
   private setup: WorkerSetup | null = null;
@@ -118,6 +121,11 @@ export class WorkerPool implements WorkerEvents {
 
   get currentGeneration(): number {
     return this.generation;
+  }
+
+  /** How many workers there should be. */
+  get wanted(): number {
+    return this.target;
   }
 
   /** How many older generations still have workers that drain. */
@@ -201,12 +209,13 @@ export class WorkerPool implements WorkerEvents {
     this.fill();
   }
 
-  /** Lets one worker drain; a successor takes its place. False if as many as there should be do already. */
+  /** Lets one worker that uses too much memory drain; a successor takes its place. False if as many as there should be do already. */
   retire(worker: WorkerProcess): boolean {
     const draining = [...this.workers].filter(
       ({ state, generation }) => state === 'draining' && generation === this.generation,
     );
     if (draining.length >= this.target) return false;
+    this.restarts.memory++;
     worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
     this.fill();
     return true;
@@ -327,7 +336,7 @@ export class WorkerPool implements WorkerEvents {
 
   private adopt(process: ClusterWorker): WorkerProcess {
     for (const known of this.workers) if (known.is(process)) return known;
-    const worker = new WorkerProcess(process, this);
+    const worker = new WorkerProcess(process, this.freeSlot(), this);
     this.workers.add(worker);
     return worker;
   }
@@ -348,10 +357,19 @@ export class WorkerPool implements WorkerEvents {
     }
     if (this.stopping) return;
     if (isCandidate || state === 'draining') this.replace();
-    else this.crashed(pid);
+    else this.crashed(worker);
   }
 
-  private crashed(pid: number): void {
+  private freeSlot(): number {
+    const living = [...this.workers].filter(({ state }) => state !== 'gone');
+    const taken = new Set(living.map(({ slot }) => slot));
+    let slot = 0;
+    while (taken.has(slot)) slot++;
+    return slot;
+  }
+
+  private crashed({ pid, hung }: WorkerProcess): void {
+    this.restarts[hung ? 'hang' : 'crash']++;
     this.crashesInARow++;
     const delay = this.backOff.crashed(performance.now() / 1000);
     const when = delay === 0 ? 'now' : `in ${delay} s`;

@@ -9,6 +9,7 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../control/messages.js';
+import type { WorkerGauges } from '../metrics/worker-gauges.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 
 /**
@@ -52,6 +53,10 @@ export class WorkerProcess {
   usage: WorkerUsage | null = null;
   /** It has too few descriptors left for further clients. */
   isFull = false;
+  /** How it is by its own reports; null until the first. */
+  gauges: WorkerGauges | null = null;
+  /** It was killed because it did not answer. */
+  hung = false;
   /** Whether it has left the cluster, so that a successor is due. */
   hasLeft = false;
   /** Milliseconds of `performance.now()` when it last showed life. */
@@ -62,6 +67,8 @@ export class WorkerProcess {
 
   constructor(
     private readonly process: ClusterWorker,
+    /** A number that no other living worker has, as low as possible. */
+    readonly slot: number,
     events: WorkerEvents,
   ) {
     const { stdio } = process.process;

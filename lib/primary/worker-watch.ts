@@ -48,6 +48,7 @@ export class WorkerWatch {
       if (silence > heartbeatPatience) {
         const seconds = Math.round(silence / 1000);
         this.log.error(`worker ${worker.pid} has not answered for ${seconds} s: killing it`);
+        worker.hung = true;
         worker.kill();
       } else {
         worker.send({ kind: 'heartbeat' });

@@ -116,6 +116,12 @@ export function procedureAt(programNumber: number, number: number): Procedure | 
   return byNumber.get(programNumber)?.[number];
 }
 
+/** The name of a program whose procedures are known: `remote`, `qemu` or `lxc`. */
+export function programName(number: number): string {
+  for (const [name, known] of programsByName) if (known === number) return name;
+  return `program ${number}`;
+}
+
 /** Whether a call may change something. One that the table does not know may. */
 export function changesState(programNumber: number, number: number): boolean {
   return procedureAt(programNumber, number)?.changesState ?? true;

@@ -27,6 +27,12 @@ export function isLeft(socket: Socket): boolean {
   return socket.destroyed || hasHungUp(handleOf(socket).fd);
 }
 
+/** Makes node's own Socket of an accepted connection, as its servers do. */
+export function socketOf(handle: SocketHandle): Socket {
+  // Node's types do not name `handle`.
+  return new Socket({ handle, allowHalfOpen: true } as never);
+}
+
 /** Sends what is queued, for `closingPatience` at most, then closes. */
 export function endInTime(socket: Socket): void {
   const force = setTimeout(() => socket.destroy(), closingPatience).unref();

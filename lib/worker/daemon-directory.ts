@@ -1,21 +1,19 @@
 import { access } from 'node:fs/promises';
-import type { Configuration } from '../config/configuration.js';
+import { ROUTES } from '../config/cluster-keys.js';
+import {
+  daemonPlace,
+  hypervisorDrivers,
+  knownDrivers,
+  type DaemonPlace,
+  type PlacesConfiguration,
+} from '../config/daemon-places.js';
 import type { ConnectionTarget } from './connection-uri.js';
 import type { SecondaryDriver } from '../rpc/procedures.js';
 
-/** A daemon to connect to. */
-export interface Endpoint {
+/** A daemon to connect to, by its read-write or its read-only socket. */
+export interface Endpoint extends DaemonPlace {
   readonly driver: string;
-  /** The daemon's name, for messages. */
-  readonly daemon: string;
-  readonly path: string;
 }
-
-/** Hypervisor drivers in the order in which an empty URI tries them. Source: libvirt's documentation of URIs. */
-const probeOrder = {
-  system: ['xen', 'qemu', 'lxc', 'vbox', 'bhyve', 'vz', 'ch'],
-  session: ['qemu', 'vbox'],
-} as const;
 
 /**
  * Hypervisor drivers that leave networks, storage and the like to the secondary daemons. Others bring drivers of
@@ -30,8 +28,8 @@ const driversWithSecondaries: ReadonlySet<string> = new Set([
   'ch',
 ]);
 
-/** The key of `[routes]` for all drivers that it does not name: a daemon that has several, and probes them itself. */
-const anyDriver = 'default';
+/** Stands for all drivers that `[routes]` does not name: a daemon that has several, and probes them itself. */
+const anyDriver = ROUTES.default;
 
 const exists = async (path: string): Promise<boolean> =>
   access(path).then(
@@ -41,16 +39,15 @@ const exists = async (path: string): Promise<boolean> =>
 
 /** Where the daemons of this host are: the standard places of the mode, unless `[routes]` says otherwise. */
 export class DaemonDirectory {
-  constructor(private readonly configuration: Pick<Configuration, 'mode' | 'routes' | 'paths'>) {}
+  constructor(private readonly configuration: PlacesConfiguration) {}
 
   endpoint(driver: string, readOnly: boolean): Endpoint {
-    const { mode, routes, paths } = this.configuration;
-    // The driver is a client's word: only what the file itself sets counts.
-    const own = Object.hasOwn(routes, driver) && driver !== anyDriver ? routes[driver] : undefined;
-    const shared = own === undefined ? routes[anyDriver] : undefined;
-    const daemon = shared === undefined ? `virt${driver}d` : 'libvirtd';
-    const path = own ?? shared ?? `${paths.daemonDirectory}/${daemon}-sock`;
-    return { driver, daemon, path: readOnly && mode === 'system' ? `${path}-ro` : path };
+    const { daemon, path } = daemonPlace(this.configuration, driver);
+    return {
+      driver,
+      daemon,
+      path: readOnly && this.configuration.mode === 'system' ? `${path}-ro` : path,
+    };
   }
 
   /** The secondary daemon for `route` beside the hypervisor driver's, or null when that daemon serves it itself. */
@@ -89,6 +86,13 @@ export class DaemonDirectory {
 
   /** The drivers that an empty URI tries. */
   get probed(): readonly string[] {
-    return probeOrder[this.configuration.mode];
+    return hypervisorDrivers[this.configuration.mode];
+  }
+
+  /** Names of the daemons that there may be, as far as the proxy itself knows. */
+  get daemonNames(): ReadonlySet<string> {
+    const { routes } = this.configuration;
+    const drivers = [...knownDrivers, ...Object.keys(routes)];
+    return new Set(drivers.map((driver) => this.endpoint(driver, false).daemon));
   }
 }

@@ -1,6 +1,8 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
+import type { DaemonFailure } from '../control/worker-report.js';
 import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import { DaemonRefusal } from './daemon-conversation.js';
 import type { Endpoint } from './daemon-directory.js';
 
 /** The daemon's socket cannot be connected to. The text is the one libvirt's own daemons give. */
@@ -41,14 +43,36 @@ function adviceOn(error: ConnectError): string {
   }
 }
 
+/** What the client is told of a daemon that cannot be opened because it does not answer. */
+export class TimeoutError extends RpcError {
+  constructor({ daemon, path }: Endpoint, seconds: number) {
+    super(
+      errorCode.system,
+      errorDomain.rpc,
+      `${daemon} at '${path}' did not answer within ${seconds} seconds`,
+      110,
+    );
+  }
+}
+
+/** What kind of failure to open a daemon it is; null when the client gave up. */
+export function failureOf(error: unknown): DaemonFailure | null {
+  if (error instanceof ConnectError) return 'connect';
+  if (error instanceof TimeoutError) return 'timeout';
+  if (error instanceof LostError) return 'lost';
+  return error instanceof DaemonRefusal || error instanceof RpcError ? 'refused' : null;
+}
+
 /** What the client is told of calls whose daemon went away. */
-export function lostError({ daemon, path }: Endpoint, reason: string): RpcError {
-  return new RpcError(
-    errorCode.system,
-    errorDomain.rpc,
-    `Lost connection to ${daemon} at '${path}': ${reason}`,
-    5,
-  );
+export class LostError extends RpcError {
+  constructor({ daemon, path }: Endpoint, reason: string) {
+    super(
+      errorCode.system,
+      errorDomain.rpc,
+      `Lost connection to ${daemon} at '${path}': ${reason}`,
+      5,
+    );
+  }
 }
 
 /** The system's error for a process that may open no more files. */

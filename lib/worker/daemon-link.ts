@@ -29,10 +29,18 @@ import {
 } from '../rpc/session-messages.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
 import { Outbox } from '../transport/outbox.js';
-import { CallTable, type PendingCall } from './call-table.js';
+import type { DaemonMeter } from './call-meter.js';
+import { absent, CallTable, type PendingCall } from './call-table.js';
 import { DaemonConversation, isUnreadable } from './daemon-conversation.js';
 import type { Endpoint } from './daemon-directory.js';
-import { ConnectError, lostError, systemErrorText, unreadableError } from './daemon-errors.js';
+import {
+  ConnectError,
+  failureOf,
+  LostError,
+  systemErrorText,
+  TimeoutError,
+  unreadableError,
+} from './daemon-errors.js';
 import { DescriptorIntake } from './descriptor-intake.js';
 import { ReadGate } from './read-gate.js';
 
@@ -103,6 +111,8 @@ export class DaemonLink implements FrameSink, StreamListener {
     readonly role: LinkRole,
     private readonly owner: LinkOwner,
     private readonly log: Logger,
+    /** Null when nobody wants to know. */
+    private readonly meter: DaemonMeter | null = null,
   ) {}
 
   get state(): LinkState {
@@ -128,14 +138,7 @@ export class DaemonLink implements FrameSink, StreamListener {
     const attempt = new AbortController();
     this.attempt = attempt;
     const timer = setTimeout(() => {
-      attempt.abort(
-        new RpcError(
-          errorCode.system,
-          errorDomain.rpc,
-          `${endpoint.daemon} at '${endpoint.path}' did not answer within ${timeoutSeconds} seconds`,
-          110,
-        ),
-      );
+      attempt.abort(new TimeoutError(endpoint, timeoutSeconds));
     }, timeoutSeconds * 1000);
     const { signal } = attempt;
     signal.addEventListener('abort', () => this.conversation.fail(signal.reason as Error));
@@ -146,7 +149,9 @@ export class DaemonLink implements FrameSink, StreamListener {
       await this.conversation.ask(procedure.connectSetIdentity, encodeIdentityArguments(identity));
       signal.throwIfAborted();
       this.current = 'open';
+      this.meter?.opened();
     } catch (error) {
+      this.noteFailure(error);
       this.close();
       throw isUnreadable(error) ? unreadableError(endpoint) : error;
     } finally {
@@ -188,10 +193,10 @@ export class DaemonLink implements FrameSink, StreamListener {
     const programNumber = programOf(bytes, start);
     const number = procedureOf(bytes, start);
     const serial = serialOf(bytes, start);
-    this.calls.add(programNumber, number, serial);
+    this.calls.add(programNumber, number, serial, this.meter === null ? 0 : this.meter.now);
     // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
     const row = procedureAt(programNumber, number);
-    if (row?.opensStream === true) this.streams.add(programNumber, number, serial);
+    if (row?.opensStream === true) this.streams.add(programNumber, number, serial, 0);
     // A procedure of a newer libvirt may be one of these too.
     if (row === undefined || row.descriptors !== null) this.expectDescriptors();
   }
@@ -233,6 +238,10 @@ export class DaemonLink implements FrameSink, StreamListener {
   /** Closes without telling the owner. */
   close(): void {
     if (this.current === 'closed') return;
+    if (this.meter !== null && this.current === 'open') {
+      this.meter.closed();
+      this.meter.lost(this.calls.takeAll());
+    }
     this.current = 'closed';
     this.attempt?.abort(new Error('the link was closed'));
     this.framer.stop();
@@ -273,6 +282,7 @@ export class DaemonLink implements FrameSink, StreamListener {
   }
 
   bytes(buffer: Buffer, length: number): void {
+    this.meter?.tick();
     try {
       this.framer.push(buffer, length);
     } catch (error) {
@@ -291,11 +301,12 @@ export class DaemonLink implements FrameSink, StreamListener {
   closed(error: Error | null): void {
     const reason = error === null ? 'End of file while reading data' : systemErrorText(error);
     const wasOpen = this.current === 'open';
-    this.conversation.fail(lostError(this.endpoint, reason));
+    this.conversation.fail(new LostError(this.endpoint, reason));
     if (this.current === 'closed') return;
+    const calls = this.calls.takeAll();
     this.close();
     if (!wasOpen) return;
-    const calls = this.calls.takeAll();
+    this.noteLoss(calls);
     // A stream whose call has no reply yet ends with that call.
     for (const call of calls) this.streams.take(call.program, call.procedure, call.serial);
     this.owner.lost(this, reason, calls, this.streams.takeAll());
@@ -317,6 +328,20 @@ export class DaemonLink implements FrameSink, StreamListener {
     this.gate = new ReadGate(this.stream);
     this.box = new Outbox(this.stream);
     this.stream.listen(this);
+  }
+
+  private noteFailure(error: unknown): void {
+    const why = failureOf(error);
+    // A host without a secondary daemon is no failure: the hypervisor's takes its place.
+    const isAbsent = error instanceof ConnectError && error.reason.code === 'ENOENT';
+    if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
+  }
+
+  private noteLoss(calls: readonly PendingCall[]): void {
+    // What the owner forwards now is of this moment.
+    this.meter?.tick();
+    this.meter?.failed('lost');
+    this.meter?.lost(calls);
   }
 
   private async logIn(): Promise<void> {
@@ -349,10 +374,13 @@ export class DaemonLink implements FrameSink, StreamListener {
         if (type === messageType.replyWithFds && this.intake === null) {
           return this.refuseDescriptors(programNumber, number);
         }
-        if (!this.calls.take(programNumber, number, serial)) {
+        const startedAt = this.calls.take(programNumber, number, serial);
+        if (startedAt === absent) {
           return this.refuse('a reply to no call', programNumber, number);
         }
-        if (statusOf(bytes, start) !== status.ok) this.streams.take(programNumber, number, serial);
+        const succeeded = statusOf(bytes, start) === status.ok;
+        this.meter?.answered(programNumber, number, startedAt, succeeded);
+        if (!succeeded) this.streams.take(programNumber, number, serial);
         this.owner.answered(this, bytes, start);
         return true;
       }

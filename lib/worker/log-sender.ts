@@ -11,6 +11,7 @@ const maxQueued = 4 * 1024 * 1024;
 export class LogSender implements AuditTrail {
   private entries: AuditEntry[] = [];
   private lost = 0;
+  private total = 0;
 
   constructor(
     private readonly channel: ControlChannel<WorkerMessage, PrimaryMessage>,
@@ -19,8 +20,13 @@ export class LogSender implements AuditTrail {
 
   readonly log = (record: LogRecord): void => {
     if (this.takes()) this.channel.send({ kind: 'log', record });
-    else this.lost++;
+    else this.drop(1);
   };
+
+  /** Lines and entries lost so far. */
+  get drops(): number {
+    return this.total;
+  }
 
   /** All entries of one turn of the event loop go as one message. */
   record(entry: AuditEntry): void {
@@ -32,7 +38,12 @@ export class LogSender implements AuditTrail {
     const entries = this.entries.splice(0);
     if (entries.length === 0) return;
     if (this.takes()) this.channel.send({ kind: 'audit', entries });
-    else this.lost += entries.length;
+    else this.drop(entries.length);
+  }
+
+  private drop(count: number): void {
+    this.lost += count;
+    this.total += count;
   }
 
   /** Whether there is room. After a first loss there is none until half is through; then the loss is told. */

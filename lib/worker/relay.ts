@@ -26,10 +26,17 @@ import type { Outbox } from '../transport/outbox.js';
 import { encodeFailure, noDescriptors, socketClosed } from './answers.js';
 import type { CallAudit } from './call-audit.js';
 import { CallDescriptors } from './call-descriptors.js';
+import type { CallMeter } from './call-meter.js';
 import type { PendingCall } from './call-table.js';
 import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
-import { ConnectError, explain, lostError } from './daemon-errors.js';
-import { daemonHighWater, DaemonLink, type Connect, type LinkOwner } from './daemon-link.js';
+import { ConnectError, explain, LostError } from './daemon-errors.js';
+import {
+  daemonHighWater,
+  DaemonLink,
+  type Connect,
+  type LinkOwner,
+  type LinkRole,
+} from './daemon-link.js';
 import { HeldCalls } from './held-calls.js';
 import type { ReadGate } from './read-gate.js';
 
@@ -53,6 +60,8 @@ export interface RelaySettings {
   readonly openTimeoutSeconds: number;
   readonly identity: () => readonly TypedParameter[];
   readonly audit: CallAudit;
+  /** Null when nobody wants to know. */
+  readonly meter: CallMeter | null;
 }
 
 /** What a client's connection did, for the line at its end. */
@@ -109,7 +118,7 @@ export class Relay implements LinkOwner {
     // The client may have left while it was found out which daemon that is.
     if (this.closed) throw socketClosed;
     this.flags = opening.flags;
-    this.opening = new DaemonLink(endpoint, 'hypervisor', this, this.log);
+    this.opening = this.linkTo(endpoint, 'hypervisor');
     this.hypervisor = await this.openLink(this.opening, opening);
     this.links = [this.hypervisor];
   }
@@ -326,7 +335,7 @@ export class Relay implements LinkOwner {
       this.client.close(`${daemon} went away in the middle of a frame`);
       return;
     }
-    const error = lostError(link.endpoint, reason);
+    const error = new LostError(link.endpoint, reason);
     for (const call of calls) {
       this.settings.audit.ended(call, 'lost');
       this.send(encodeErrorReply(call, error));
@@ -414,7 +423,7 @@ export class Relay implements LinkOwner {
       this.absent.add(route);
       return this.hypervisor;
     }
-    const link = new DaemonLink(endpoint, 'secondary', this, this.log);
+    const link = this.linkTo(endpoint, 'secondary');
     this.openings.set(route, { link, waiting: [] });
     this.openSecondary(route, link).catch((error: unknown) => this.client.close(String(error)));
     return link;
@@ -455,6 +464,11 @@ export class Relay implements LinkOwner {
     this.pump();
   }
 
+  private linkTo(endpoint: Endpoint, role: LinkRole): DaemonLink {
+    const meter = this.settings.meter?.daemon(endpoint.daemon) ?? null;
+    return new DaemonLink(endpoint, role, this, this.log, meter);
+  }
+
   private async openLink(link: DaemonLink, opening: OpenArguments): Promise<DaemonLink> {
     const { connect, identity, openTimeoutSeconds } = this.settings;
     await link.open(connect, opening, identity(), openTimeoutSeconds);
@@ -464,9 +478,10 @@ export class Relay implements LinkOwner {
 
   /** Answers a call with an error, the daemon's own where it gave one. */
   private fail(bytes: Buffer, start: number, error: unknown): void {
-    const { audit } = this.settings;
+    const { audit, meter } = this.settings;
     if (audit.isOn) audit.refused(bytes, start);
     if (!this.descriptors.isEmpty) closeDescriptors(this.takeDescriptors(bytes, start));
+    meter?.ended(programOf(bytes, start), procedureOf(bytes, start), 'refused');
     this.totals.errors++;
     this.send(encodeFailure(callOf(bytes, start), error));
   }

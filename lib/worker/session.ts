@@ -3,6 +3,8 @@ import {
   beginsAnonymous,
   type ClientIntroduction,
   type ProvenIdentity,
+  type RefusalReason,
+  type Transport,
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { undecodable } from '../rpc/call-errors.js';
@@ -55,6 +57,7 @@ import {
   ownFeatures,
 } from './answers.js';
 import { CallAudit, type AuditedClient, type AuditTrail } from './call-audit.js';
+import type { CallMeter } from './call-meter.js';
 import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
 import type { DaemonDirectory } from './daemon-directory.js';
 import { explain } from './daemon-errors.js';
@@ -83,6 +86,8 @@ export interface SessionContext {
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
   readonly log: Logger;
   readonly audit: AuditTrail;
+  /** Null with metrics off. */
+  readonly meter: CallMeter | null;
   /** A client that has not logged in sent a frame. */
   readonly spoke: (session: Session) => void;
   readonly loggedIn: (session: Session) => void;
@@ -123,6 +128,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private skipping = false;
   /** The identity that the client has set in place of its own. */
   private assumed: readonly TypedParameter[] | null = null;
+  private refusal: RefusalReason | null = null;
   private bytesIn = 0;
   /** Bytes that went out before a SASL layer was there. */
   private bytesOutInClear = 0;
@@ -143,6 +149,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     const seconds = context.configuration.cluster.login_timeout;
     this.loginTimer = setTimeout(
       () => {
+        this.refusal = 'login_timeout';
         this.close(`did not log in and open within ${seconds} seconds (login_timeout)`, 'warning');
       },
       arrival.arrivedAt + seconds * 1000 - performance.now(),
@@ -165,6 +172,23 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   /** Calls that wait for their turn. */
   get heldCalls(): number {
     return (this.relay?.heldCalls ?? 0) + (this.framer.isSuspended ? 1 : 0);
+  }
+
+  get transport(): Transport {
+    return this.arrival.introduction.transport;
+  }
+
+  get receivedBytes(): number {
+    return this.bytesIn;
+  }
+
+  get sentBytes(): number {
+    return this.bytesOutInClear + this.outbox.writtenBytes;
+  }
+
+  /** Why it was closed before it was in; null for all other reasons. */
+  get refusedFor(): RefusalReason | null {
+    return this.refusal;
   }
 
   get provenIdentity(): ProvenIdentity {
@@ -220,6 +244,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   bytes(buffer: Buffer, length: number): void {
     this.bytesIn += length;
+    this.context.meter?.tick();
     this.watch?.heard();
     try {
       this.framer.push(buffer, length);
@@ -303,6 +328,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     // A client that is in already loses nothing by asking again in a way that is not offered.
     if (this.state !== 'login') return;
     this.context.log.warning(`${this.description}: login failed: ${reason}`);
+    this.refusal = 'login';
     this.close('login failed');
   }
 
@@ -492,6 +518,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         openTimeoutSeconds: configuration.cluster.open_timeout,
         identity: () => this.assumed ?? identityParameters(this.identity),
         audit: new CallAudit(this.context.audit, () => this.auditedClient()),
+        meter: this.context.meter,
       },
       log.for('relay'),
     );
@@ -563,14 +590,13 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private logEnd(reason: string, level: 'info' | 'warning'): void {
     const { log } = this.context;
     const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
-    const bytesOut = this.bytesOutInClear + this.outbox.writtenBytes;
     const totals = this.relay?.totals;
     const work =
       totals === undefined
         ? 'nothing opened'
         : `${[...totals.daemons].join(' and ')}, ${totals.calls} calls, ${totals.errors} errors`;
     log[level](
-      `${this.description}: ${work}, ${this.bytesIn} bytes in, ${bytesOut} out, ${seconds} s: ${reason}`,
+      `${this.description}: ${work}, ${this.bytesIn} bytes in, ${this.sentBytes} out, ${seconds} s: ${reason}`,
     );
   }
 }

@@ -11,9 +11,11 @@ import type {
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { areScarce, isScarce } from '../native/descriptors.js';
-import { tooManyOpenFiles } from './daemon-errors.js';
+import { CallMeter } from './call-meter.js';
 import { DaemonDirectory, type Endpoint } from './daemon-directory.js';
+import { tooManyOpenFiles } from './daemon-errors.js';
 import { LogSender } from './log-sender.js';
+import { Reporter } from './reporter.js';
 import { Session, type Arrival, type SessionContext } from './session.js';
 import { SessionDaemons } from './session-daemon.js';
 import type { TlsReception } from './tls-reception.js';
@@ -45,6 +47,8 @@ export class Worker {
   private readonly context: SessionContext;
   /** Starts daemons that are missing, in session mode. */
   private readonly starter: SessionDaemons | null;
+  /** Null with metrics off. */
+  private readonly reporter: Reporter | null;
   /** TLS clients in their handshake. */
   private readonly arriving = new Map<number, AbortController>();
   private tlsReception: TlsReception | null;
@@ -66,6 +70,8 @@ export class Worker {
         ? new SessionDaemons(process.env, this.log.for('daemon'))
         : null;
     this.context = this.makeContext(configuration);
+    const { meter } = this.context;
+    this.reporter = meter === null ? null : this.makeReporter(meter);
     this.tlsReception = makeTlsReception?.() ?? null;
     setInterval(() => {
       const now = performance.now();
@@ -103,6 +109,7 @@ export class Worker {
         this.renewTls();
         break;
       case 'load':
+        this.reporter?.send();
         this.channel.send({ kind: 'load', ...this.load() });
         break;
       case 'heartbeat':
@@ -160,7 +167,8 @@ export class Worker {
       if (!(error instanceof TlsRefusal)) throw error;
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
       this.log.for('tls')[error.level](line);
-      this.channel.send({ kind: 'closed', id });
+      const isRefused = error.level === 'warning';
+      this.channel.send({ kind: 'closed', id, ...(isRefused && { refusal: 'tls' }) });
     } finally {
       clearTimeout(timer);
       this.arriving.delete(id);
@@ -188,6 +196,15 @@ export class Worker {
     if (!isScarce(stream.fd, reservedForArrivals)) return stream;
     stream.destroy();
     throw tooManyOpenFiles();
+  }
+
+  private makeReporter(meter: CallMeter): Reporter {
+    return new Reporter(this.channel, {
+      meter,
+      sessions: () => this.sessions.values(),
+      load: () => this.load(),
+      lostLines: () => this.sender.drops,
+    });
   }
 
   private load(): WorkerLoad {
@@ -235,15 +252,18 @@ export class Worker {
       }),
       log: log.for('session'),
       audit: this.sender,
+      meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
       spoke: ({ id }) => {
         this.channel.send({ kind: 'spoke', id, stage: 'login' });
       },
       loggedIn: ({ id, provenIdentity }) => {
         this.channel.send({ kind: 'loggedIn', id, ...provenIdentity });
       },
-      closed: ({ id }) => {
+      closed: (session) => {
+        const { id, refusedFor: refusal } = session;
         this.sessions.delete(id);
-        this.channel.send({ kind: 'closed', id });
+        this.reporter?.left(session);
+        this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
       },
     };
   }
@@ -265,6 +285,7 @@ export class Worker {
     for (const session of this.sessions.values()) session.close('the proxy is stopping');
     this.polkit?.close();
     this.sender.flush();
+    this.reporter?.send();
     this.channel.flush(() => process.exit(0));
   }
 

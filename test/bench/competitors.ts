@@ -58,13 +58,16 @@ export const direct: Competitor = {
   launch: ({ daemon }) => Promise.resolve({ socket: daemon, tlsPort: null, process: null }),
 };
 
-export function ours(workers: number): Competitor {
+export function ours(workers: number, { metrics = false } = {}): Competitor {
+  const name = workers === 1 ? 'virtproxyd, 1 worker' : `virtproxyd, ${workers} workers`;
   return {
-    name: workers === 1 ? 'virtproxyd, 1 worker' : `virtproxyd, ${workers} workers`,
+    name: metrics ? `${name}, metrics` : name,
     kind: 'ours',
     launch: async (task) => {
       const cluster = `[cluster]\nworkers = ${workers}\n[routes]\nqemu = ${task.daemon}\nstorage = ${task.daemon}\n`;
-      await writeFile(join(task.directory, 'virtproxyd-cluster.ini'), cluster);
+      const listen = `[metrics]\nlisten = ${join(task.directory, 'metrics-sock')}\n`;
+      const file = join(task.directory, 'virtproxyd-cluster.ini');
+      await writeFile(file, metrics ? cluster + listen : cluster);
       return launchLibvirtStyle(task, [process.execPath, ourProgram]);
     },
   };

@@ -22,6 +22,7 @@ const usage = `Usage: npm run bench -- [OPTION]...
   --seconds S            how long each repetition loads a proxy (3)
   --repeats N            repetitions of each row (3)
   --workers N,...        virtproxyd with these numbers of workers (1, 2 and 4, as far as there are cores)
+  --metrics              virtproxyd with metrics on as well, to see what they cost
   --c-virtproxyd PATH    compare with libvirt's own virtproxyd
   --json FILE            write all figures
   --svg FILE             write a plot
@@ -36,6 +37,7 @@ const options = {
   seconds: { type: 'string' },
   repeats: { type: 'string' },
   workers: { type: 'string' },
+  metrics: { type: 'boolean' },
   'c-virtproxyd': { type: 'string' },
   json: { type: 'string' },
   svg: { type: 'string' },
@@ -106,11 +108,15 @@ function numbers(text: string, option: string): number[] {
   return list;
 }
 
-function competitorsFor(workers: readonly number[], cProgram: string | undefined): Competitor[] {
+function competitorsFor(
+  workers: readonly number[],
+  metrics: boolean,
+  cProgram: string | undefined,
+): Competitor[] {
   const relay = findHaproxy();
   return [
     direct,
-    ...workers.map(ours),
+    ...workers.flatMap((count) => [ours(count), ...(metrics ? [ours(count, { metrics })] : [])]),
     ...(relay === null ? [] : [haproxy(relay)]),
     ...(cProgram === undefined ? [] : [cVirtproxyd(cProgram)]),
   ];
@@ -171,7 +177,7 @@ async function main(): Promise<number> {
   const [repeats = 1] = numbers(values.repeats ?? (values.quick ? '1' : '3'), 'repeats');
   const streamBytes = (values.quick ? 128 : 512) * MiB;
   const names = values.rows?.split(',');
-  const competitors = competitorsFor(workers, values['c-virtproxyd']);
+  const competitors = competitorsFor(workers, values.metrics === true, values['c-virtproxyd']);
 
   const bench = await Bench.open(
     buildPrograms(),

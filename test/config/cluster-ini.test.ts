@@ -19,6 +19,7 @@ describe('virtproxyd-cluster.ini', () => {
       routes: {},
       metrics: { listen: null },
       log: { format: 'libvirt', audit: null },
+      lines: {},
       problems: [],
       warnings: [],
     });
@@ -59,6 +60,19 @@ login_timeout = 10
       },
       metrics: { listen: '[::1]:9177' },
       log: { format: 'json', audit: '/var/log/audit' },
+      lines: {
+        'cluster.workers': 3,
+        'cluster.drain_timeout': 4,
+        'cluster.stop_timeout': 5,
+        'cluster.max_worker_memory': 6,
+        'routes.qemu': 8,
+        'routes.storage': 9,
+        'routes.default': 10,
+        'metrics.listen': 12,
+        'log.format': 14,
+        'log.audit': 15,
+        'cluster.login_timeout': 17,
+      },
       problems: [],
       warnings: [],
     });
@@ -140,6 +154,7 @@ workers = 3
       routes: {},
       metrics: DEFAULTS.metrics,
       log: DEFAULTS.log,
+      lines: { 'cluster.workers': 16 },
       problems: [],
     });
     expect(warnings).to.deep.equal([

@@ -1,0 +1,34 @@
+import type { Configuration } from './configuration.js';
+import { secondaryDrivers } from '../rpc/procedures.js';
+import { ROUTES } from './cluster-keys.js';
+
+/** Hypervisor drivers in the order in which an empty URI tries them. Source: libvirt's documentation of URIs. */
+export const hypervisorDrivers = {
+  system: ['xen', 'qemu', 'lxc', 'vbox', 'bhyve', 'vz', 'ch'],
+  session: ['qemu', 'vbox'],
+} as const;
+
+/** All drivers that may have a daemon of their own in system mode. */
+export const knownDrivers: readonly string[] = [...hypervisorDrivers.system, ...secondaryDrivers];
+
+/** The daemon of a driver. */
+export interface DaemonPlace {
+  readonly daemon: string;
+  /** Its read-write socket. */
+  readonly path: string;
+}
+
+/** What decides where daemons are. */
+export type PlacesConfiguration = Pick<Configuration, 'mode' | 'routes' | 'paths'>;
+
+/**
+ * Where the daemon of a driver is: the standard place of the mode, unless `[routes]` says otherwise. The driver may be a
+ * client's word: of `[routes]` only what the file itself sets counts.
+ */
+export function daemonPlace({ routes, paths }: PlacesConfiguration, driver: string): DaemonPlace {
+  const own =
+    Object.hasOwn(routes, driver) && driver !== ROUTES.default ? routes[driver] : undefined;
+  const shared = own === undefined ? routes[ROUTES.default] : undefined;
+  const daemon = shared === undefined ? `virt${driver}d` : 'libvirtd';
+  return { daemon, path: own ?? shared ?? `${paths.daemonDirectory}/${daemon}-sock` };
+}
