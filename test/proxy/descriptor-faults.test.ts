@@ -13,6 +13,7 @@ import { StandInHost, stalled } from '../peers/stand-in-host.js';
 import { until } from '../peers/waiting.js';
 
 const hypervisorCall = 59;
+const openConsole = 201;
 const openGraphics = 249;
 const openGraphicsFd = 343;
 
@@ -198,10 +199,12 @@ describe('file descriptors that do not come as they should', function () {
 
   it('for a daemon that does not read: they are closed with its connection', async () => {
     const client = await asking();
+    host.qemu.answer(openConsole, () => Buffer.alloc(0));
+    const { serial } = await client.call(openConsole);
     const link = await host.qemu.connection();
     new ExactReader(link);
-    const header = { type: messageType.stream, status: status.continue, procedure: openGraphics };
-    client.send(frameOf({ ...header, serial: 99 }, Buffer.alloc(900_000)));
+    const header = { type: messageType.stream, status: status.continue, procedure: openConsole };
+    client.send(frameOf({ ...header, serial }, Buffer.alloc(900_000)));
     await sendParts(client, [announcing(3, call), 1, 1, 1]);
     await client.ping();
     await until(() => descriptorCount(worker) === idle + 2 + 3, { what: 'them to wait' });
