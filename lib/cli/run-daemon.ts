@@ -2,7 +2,8 @@ import type { Configuration } from '../config/configuration.js';
 import { LogControl } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
 import type { Inheritance } from '../primary/succession.js';
-import { Primary, type PrimaryOptions } from '../primary/primary.js';
+import { Primary } from '../primary/primary.js';
+import type { PrimaryOptions } from '../primary/primary-options.js';
 import { ServiceManager } from '../primary/service-manager.js';
 import { leaveTerminal } from './daemonise.js';
 

@@ -26,8 +26,41 @@ export type PlannedListener = {
     }
 );
 
-/** All listening sockets of the configuration. Throws ConfigError for a group, name or port nobody knows. */
-export async function planListeners(configuration: Configuration): Promise<PlannedListener[]> {
+/** A socket that the service manager has opened for clients or administrators. */
+export interface ActivatedSocket {
+  readonly role: ServiceRole;
+  readonly name: string;
+}
+
+/** Under socket activation the service manager decides what there is to listen on. */
+export function underActivation(
+  configuration: Configuration,
+  activated: readonly ActivatedSocket[],
+): Configuration {
+  if (activated.length === 0) return configuration;
+  const has = (wanted: ServiceRole): boolean => activated.some(({ role }) => role === wanted);
+  const conf = { ...configuration.conf, listen_tcp: has('tcp'), listen_tls: has('tls') };
+  return { ...configuration, conf };
+}
+
+/**
+ * All listening sockets: those that the service manager has opened, if any, else those of the configuration, and that for
+ * metrics, of which the service manager knows nothing. Throws ConfigError for a group, name or port nobody knows.
+ */
+export async function planListeners(
+  configuration: Configuration,
+  activated: readonly ActivatedSocket[],
+): Promise<PlannedListener[]> {
+  const metrics = await planMetrics(configuration);
+  if (activated.length === 0) return [...(await planService(configuration)), ...metrics];
+  const open = activated.map(({ role, name }) => {
+    const settings = listenerSettings(configuration, role, name, true);
+    return { settings, place: null, isOpen: true } as const;
+  });
+  return [...open, ...metrics];
+}
+
+async function planService(configuration: Configuration): Promise<PlannedListener[]> {
   const { conf } = configuration;
   const plan: PlannedListener[] = plannedPaths(configuration);
   if (conf.listen_tcp) plan.push(...(await plannedAddresses(configuration, 'tcp')));
@@ -35,8 +68,8 @@ export async function planListeners(configuration: Configuration): Promise<Plann
   return plan;
 }
 
-/** The socket of `[metrics]`, or several where its name has several addresses. Throws ConfigError. */
-export async function planMetrics(configuration: Configuration): Promise<PlannedListener[]> {
+/** The socket of `[metrics]`, or several where its name has several addresses. */
+async function planMetrics(configuration: Configuration): Promise<PlannedListener[]> {
   const { listen } = configuration.metrics;
   if (listen === null) return [];
   const place = placeOfClusterKey(configuration, 'metrics', 'listen');

@@ -1,6 +1,9 @@
+import type { Configuration } from '../config/configuration.js';
 import type { Logger } from '../logging/logger.js';
 import { Listener, ListenError, type ListenerEvents, type SocketFile } from './listener.js';
-import type { PlannedListener } from './listener-plan.js';
+import { listenerSettings, type ActivatedSocket, type PlannedListener } from './listener-plan.js';
+import { missingSockets, type InheritedSocket } from './socket-activation.js';
+import type { Heirloom } from './succession.js';
 
 /** The listening sockets there are, by name. */
 export class ListenerSet {
@@ -26,8 +29,28 @@ export class ListenerSet {
     return this.listeners.values();
   }
 
-  /** Adds a socket that listens already. */
-  adopt(listener: Listener): void {
+  /**
+   * Takes over the sockets that a predecessor or the service manager listens on already. They are shared for now: the
+   * predecessor may have to go on with them.
+   */
+  takeOver(
+    heirlooms: readonly Heirloom[],
+    activated: readonly InheritedSocket[],
+    configuration: Configuration,
+  ): void {
+    for (const { settings, fd, path } of heirlooms) {
+      this.add(Listener.inherited(settings, fd, path));
+    }
+    for (const { fd, role, name } of activated) {
+      const settings = listenerSettings(configuration, role, name, true);
+      this.add(Listener.inherited(settings, fd, null));
+    }
+    const roles = configuration.mode === 'system' ? undefined : (['rw', 'admin'] as const);
+    for (const line of missingSockets(activated, roles)) this.log.warning(line);
+    this.share(true);
+  }
+
+  private add(listener: Listener): void {
     this.listeners.set(keyOf(listener.settings), listener);
   }
 
@@ -71,6 +94,13 @@ export class ListenerSet {
   abandon(): void {
     for (const listener of this.pending?.opened ?? []) listener.close();
     this.pending = null;
+  }
+
+  /** Those that the service manager has opened. */
+  get activated(): ActivatedSocket[] {
+    return [...this.listeners.values()].flatMap(({ settings: { isActivated, role, name } }) =>
+      isActivated && role !== 'metrics' ? [{ role, name }] : [],
+    );
   }
 
   /** Begins to accept on all sockets, those added later too. */
@@ -133,7 +163,7 @@ export class ListenerSet {
       listener.settings = planned.settings;
       if ('file' in planned) this.dress(listener, planned.file);
     }
-    for (const listener of opened) this.adopt(listener);
+    for (const listener of opened) this.add(listener);
     if (this.accepting) this.accept();
   }
 

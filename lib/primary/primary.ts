@@ -4,52 +4,27 @@ import type { Configuration } from '../config/configuration.js';
 import type { WorkerMessage } from '../control/messages.js';
 import type { LogControl, PreparedLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
-import { Tally } from '../logging/tally.js';
 import type { MetricsService } from '../metrics/metrics-service.js';
-import { areScarce, isScarce, raiseOpenFilesLimit } from '../native/descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
+import { DescriptorReserve, raiseLimitFor } from './descriptor-reserve.js';
 import { IdleClock } from './idle-clock.js';
 import { runHooks, type HookEvent } from './hooks.js';
-import {
-  listenerSettings,
-  planListeners,
-  planMetrics,
-  type PlannedListener,
-} from './listener-plan.js';
-import { Listener, type Connection, type ServiceRole } from './listener.js';
+import { planListeners, underActivation } from './listener-plan.js';
+import type { Connection, Listener } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { localPeer } from './local-peer.js';
 import { Observation } from './observation.js';
 import { PidFile } from './pid-file.js';
 import { checkPrerequisites } from './prerequisites.js';
-import { Reception, type ClientLimits } from './reception.js';
+import type { PrimaryOptions } from './primary-options.js';
+import { clientLimits, Reception } from './reception.js';
 import { makeRunDirectory } from './run-directory.js';
 import type { ServiceManager } from './service-manager.js';
-import { missingSockets, type InheritedSocket } from './socket-activation.js';
 import { Successor, type Inheritance } from './succession.js';
 import { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 import { WorkerWatch } from './worker-watch.js';
-
-/** What the command line says beside the configuration. */
-export interface PrimaryOptions {
-  /** Reads the configuration files anew. Throws ConfigError. */
-  readonly readConfiguration: () => Configuration;
-  /** Null: the mode's own. */
-  readonly pidFile: string | null;
-  /** The directory that the command line's relative paths mean. */
-  readonly directory: string;
-  /** Runs in the background: nobody reads its standard error. */
-  readonly daemon: boolean;
-  /** Seconds without clients after which the daemon ends, `maxIdleSeconds` at most; 0: never. */
-  readonly timeoutSeconds: number;
-  /** The program's: `MAJOR.MINOR.PATCH`. */
-  readonly release: string;
-  readonly verbose: boolean;
-  /** Sockets that the service manager opened; if there are any, no others are opened. */
-  readonly activated: readonly InheritedSocket[];
-}
 
 /** Generations that may drain at a time, beside the one that serves. */
 const maxDraining = 2;
@@ -63,19 +38,13 @@ const hookTimeoutSeconds = 30;
 /** Milliseconds between looks whether a reload or an upgrade that waits may go on. */
 const waitInterval = 100;
 
-/** Descriptors kept for administrators, new workers and the log, and milliseconds between looks whether there are more. */
-const reservedDescriptors = 48;
-const restInterval = 50;
-
-/** Descriptors beside the clients' own: listeners, workers' pipes, log. */
-const spareDescriptors = 64;
-
 /** The primary process: owns the PID file, the listening sockets, the limits and the workers. */
 export class Primary {
   private readonly log: Logger;
   private readonly pool: WorkerPool;
   private readonly watch: WorkerWatch;
   private readonly reception: Reception;
+  private readonly reserve: DescriptorReserve;
   private readonly admin: AdminServer;
   private readonly observation: Observation;
   /** Null until metrics are wanted. */
@@ -91,16 +60,6 @@ export class Primary {
   private news = 'not reloaded yet';
   /** Set while a successor comes up and takes over; aborting it ends a successor that is not ready. */
   private upgrading: AbortController | null = null;
-  /** Set while too few descriptors are left to accept clients. */
-  private resting = false;
-  /** Connections that may wait, once it is known for how many there are descriptors. */
-  private longestQueue = Infinity;
-  private readonly scarcity = new Tally((count) => {
-    this.log.warning(
-      `too few descriptors are left (${count} times so far): new clients wait; ` +
-        'raise the limit of open files (LimitNOFILE=, ulimit -Hn)',
-    );
-  });
   /** The process that has taken over. */
   private successor: number | null = null;
 
@@ -127,10 +86,18 @@ export class Primary {
       this.log.for('pool'),
     );
     this.reception = new Reception(
-      limitsOf(configuration),
+      clientLimits(configuration),
       (introduction, handle) => this.pool.hand(introduction, handle),
       this.log.for('reception'),
       () => this.idleClock.look(),
+    );
+    this.reserve = new DescriptorReserve(
+      {
+        queueLength: () => this.reception.queue.length,
+        rest: () => this.listeners.pauseClients(),
+        resume: () => this.serve(),
+      },
+      this.log,
     );
     this.admin = new AdminServer(
       adminSettingsOf(configuration),
@@ -169,12 +136,12 @@ export class Primary {
   /** Resolves when the first worker serves. On an error nothing is left behind. */
   async start(inheritance: Inheritance | null): Promise<void> {
     const { options } = this;
-    this.adopt(inheritance);
-    this.configuration = this.underActivation(this.configuration);
+    this.listeners.takeOver(inheritance?.heirlooms ?? [], options.activated, this.configuration);
+    this.configuration = underActivation(this.configuration, this.listeners.activated);
     const { configuration } = this;
     const { paths, cluster, warnings, conf } = configuration;
     for (const warning of warnings) this.log.warning(warning);
-    this.checkDescriptors(conf.max_clients);
+    raiseLimitFor(conf.max_clients, this.log);
     makeRunDirectory(configuration);
     const pidFile = options.pidFile ?? paths.pidFile;
     // A predecessor holds it until this one is ready.
@@ -183,7 +150,7 @@ export class Primary {
       this.observation.certificates = await checkPrerequisites(configuration, this.log);
       const setup = { configuration, logging: this.logging.forWorkers };
       this.metrics = await this.metricsFor(configuration);
-      await this.listeners.prepare(await this.plan(configuration));
+      await this.listeners.prepare(await planListeners(configuration, this.listeners.activated));
       await this.pool.start(setup, cluster.workers);
       if (inheritance === null) await this.runHooks('start');
       if (inheritance !== null) {
@@ -305,7 +272,10 @@ export class Primary {
   }
 
   private async reloadOnce(): Promise<void> {
-    const configuration = this.underActivation(this.options.readConfiguration());
+    const configuration = underActivation(
+      this.options.readConfiguration(),
+      this.listeners.activated,
+    );
     const logChange = this.logging.prepare(configuration);
     try {
       await this.changeTo(configuration, logChange);
@@ -321,7 +291,7 @@ export class Primary {
     const setup = { configuration, logging: logChange.forWorkers };
     const metrics = await this.metricsFor(configuration);
     makeRunDirectory(configuration);
-    await this.listeners.prepare(await this.plan(configuration));
+    await this.listeners.prepare(await planListeners(configuration, this.listeners.activated));
     let first: WorkerProcess;
     try {
       first = await this.pool.prepare(setup);
@@ -335,7 +305,7 @@ export class Primary {
     this.observation.certificates = certificates;
     this.metrics = metrics;
     metrics?.turn(configuration.metrics.listen !== null);
-    this.reception.limits = limitsOf(configuration);
+    this.reception.limits = clientLimits(configuration);
     this.admin.configure(adminSettingsOf(configuration));
     this.pool.renew(first, setup, configuration.cluster.workers);
     this.listeners.commit();
@@ -356,53 +326,6 @@ export class Primary {
       if (this.stopping !== null || this.upgrading !== null) return false;
     }
     return true;
-  }
-
-  /** Takes over the sockets that a predecessor or the service manager listens on already. */
-  private adopt(inheritance: Inheritance | null): void {
-    for (const { settings, fd, path } of inheritance?.heirlooms ?? []) {
-      this.listeners.adopt(Listener.inherited(settings, fd, path));
-    }
-    for (const { fd, role, name } of this.options.activated) {
-      const settings = listenerSettings(this.configuration, role, name, true);
-      this.listeners.adopt(Listener.inherited(settings, fd, null));
-    }
-    const roles = this.configuration.mode === 'system' ? undefined : (['rw', 'admin'] as const);
-    for (const line of missingSockets(this.options.activated, roles)) this.log.warning(line);
-    // The predecessor may have to go on with them.
-    this.listeners.share(true);
-  }
-
-  private get activated(): { readonly role: ServiceRole; readonly name: string }[] {
-    return [...this.listeners.all].flatMap(({ settings: { isActivated, role, name } }) =>
-      isActivated && role !== 'metrics' ? [{ role, name }] : [],
-    );
-  }
-
-  /** Under socket activation the service manager decides what there is to listen on. */
-  private underActivation(configuration: Configuration): Configuration {
-    const roles = this.activated.map(({ role }) => role);
-    if (roles.length === 0) return configuration;
-    const conf = {
-      ...configuration.conf,
-      listen_tcp: roles.includes('tcp'),
-      listen_tls: roles.includes('tls'),
-    };
-    return { ...configuration, conf };
-  }
-
-  private async plan(configuration: Configuration): Promise<PlannedListener[]> {
-    const { activated } = this;
-    const forClients: PlannedListener[] =
-      activated.length === 0
-        ? await planListeners(configuration)
-        : activated.map(({ role, name }) => ({
-            settings: listenerSettings(configuration, role, name, true),
-            place: null,
-            isOpen: true,
-          }));
-    // The service manager knows nothing of metrics.
-    return [...forClients, ...(await planMetrics(configuration))];
   }
 
   private runHooks(event: HookEvent): Promise<void> {
@@ -482,8 +405,7 @@ export class Primary {
   }
 
   private connected(listener: Listener, connection: Connection): void {
-    const isFull = this.reception.queue.length >= this.longestQueue;
-    if (isFull || isScarce(connection.fd, reservedDescriptors)) this.rest();
+    this.reserve.used(connection.fd);
     const { role } = listener.settings;
     if (role === 'admin') this.administratorConnected(connection);
     else if (role !== 'metrics') this.reception.connected(listener, connection);
@@ -501,24 +423,6 @@ export class Primary {
     }
   }
 
-  /** Lets clients wait in the kernel until some descriptors are free again; administrators are still let in. */
-  private rest(): void {
-    if (this.resting) return;
-    this.resting = true;
-    this.scarcity.add();
-    this.listeners.pauseClients();
-    // From the second time on numbers tell too little: what was closed meanwhile left low ones free.
-    this.longestQueue = Math.min(this.longestQueue, this.reception.queue.length);
-    const look = setInterval(() => {
-      const queueLength = this.reception.queue.length;
-      if (queueLength > this.longestQueue / 2 || areScarce(reservedDescriptors)) return;
-      if (queueLength === 0) this.longestQueue = Infinity;
-      clearInterval(look);
-      this.resting = false;
-      this.serve();
-    }, restInterval).unref();
-  }
-
   private told(worker: WorkerProcess, message: WorkerMessage): void {
     switch (message.kind) {
       case 'log':
@@ -529,7 +433,7 @@ export class Primary {
         break;
       case 'descriptors':
         worker.isFull = message.areScarce;
-        if (message.areScarce) this.scarcity.add();
+        if (message.areScarce) this.reserve.lackedByWorker();
         else this.reception.serveWaiting();
         break;
       case 'report':
@@ -547,7 +451,7 @@ export class Primary {
   /** A worker is ready: from the first one on connections are accepted. */
   private serve(): void {
     if (this.stopping !== null || !this.started) return;
-    if (!this.resting) this.listeners.accept();
+    if (!this.reserve.isExhausted) this.listeners.accept();
     this.reception.serveWaiting();
   }
 
@@ -588,29 +492,9 @@ export class Primary {
     process.exit(0);
   }
 
-  private checkDescriptors(maxClients: number): void {
-    const { soft } = raiseOpenFilesLimit();
-    // A worker may have all clients, and a client two or more daemons.
-    const needed = BigInt(3 * maxClients + spareDescriptors);
-    if (soft >= needed) return;
-    this.log.warning(
-      `the limit of open files, ${soft}, is too low for max_clients (${maxClients}): ${needed} may be needed; ` +
-        'raise it (LimitNOFILE=, ulimit -Hn) or lower max_clients',
-    );
-  }
-
   private removeFiles(): void {
     this.listeners.close();
     this.pidFile?.release();
     this.pidFile = null;
   }
-}
-
-function limitsOf({ conf, cluster }: Configuration): ClientLimits {
-  return {
-    maxClients: conf.max_clients,
-    maxAnonymous: conf.max_anonymous_clients,
-    maxWaiting: Math.max(conf.max_queued_clients, 1),
-    loginTimeout: cluster.login_timeout * 1000,
-  };
 }

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import type { Configuration } from '../config/configuration.js';
 import {
   beginsAnonymous,
   type ClientIntroduction,
@@ -25,6 +26,15 @@ export interface ClientLimits {
   readonly maxWaiting: number;
   /** Milliseconds that a client may take to log in. */
   readonly loginTimeout: number;
+}
+
+export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
+  return {
+    maxClients: conf.max_clients,
+    maxAnonymous: conf.max_anonymous_clients,
+    maxWaiting: Math.max(conf.max_queued_clients, 1),
+    loginTimeout: cluster.login_timeout * 1000,
+  };
 }
 
 /** Milliseconds between looks whether there is room for those that wait. */

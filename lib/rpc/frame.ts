@@ -105,6 +105,12 @@ export function encodeCall(procedure: number, serial: number, payload?: Buffer):
 /** Keepalive procedures: PING asks, PONG answers. Neither has a serial or a payload. */
 export const keepalive = { ping: 1, pong: 2 } as const;
 
+export const isPing = (bytes: Buffer, start: number): boolean =>
+  programOf(bytes, start) === program.keepalive &&
+  versionOf(bytes, start) === programVersion &&
+  typeOf(bytes, start) === messageType.message &&
+  procedureOf(bytes, start) === keepalive.ping;
+
 export function encodeKeepalive(procedure: number): Buffer {
   return encodeFrame({
     program: program.keepalive,

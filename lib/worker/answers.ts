@@ -4,6 +4,7 @@ import {
   encodeFrame,
   encodeReply,
   messageType,
+  program,
   programOf,
   programVersion,
   status,
@@ -14,7 +15,7 @@ import {
 } from '../rpc/frame.js';
 import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
 import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
-import { encodeInt, feature } from '../rpc/session-messages.js';
+import { closeReason, encodeInt, feature, procedure } from '../rpc/session-messages.js';
 import { DaemonRefusal } from './daemon-conversation.js';
 
 /** What the proxy itself answers to odd input; the texts are those of libvirt's own proxy. */
@@ -64,6 +65,21 @@ export function notOpenFor(call: CallHeader): RpcError {
   return known ? notOpen : unknownProcedure(call);
 }
 
+const ownProcedures: ReadonlySet<number> = new Set([
+  procedure.connectOpen,
+  procedure.connectClose,
+  procedure.connectSupportsFeature,
+  procedure.connectSetIdentity,
+  procedure.authList,
+  procedure.authSaslInit,
+  procedure.authSaslStart,
+  procedure.authSaslStep,
+  procedure.authPolkit,
+]);
+
+/** Whether calls of a procedure of the remote program are for the proxy itself. */
+export const isOwnProcedure = (number: number): boolean => ownProcedures.has(number);
+
 /** Features of the server side itself; all others are the driver's to answer. */
 export const ownFeatures: ReadonlySet<number> = new Set([
   feature.fdPassing,
@@ -95,3 +111,15 @@ export function encodeFailure(call: CallHeader, error: unknown): Buffer {
   if (error instanceof RpcError) return encodeErrorReply(call, error);
   return encodeErrorReply(call, internal(error instanceof Error ? error.message : String(error)));
 }
+
+/** Tells a client that asked for it that it has lost a daemon. libvirt's own proxy sends this event with serial 1. */
+export const connectionClosedEvent = encodeFrame(
+  {
+    program: program.remote,
+    procedure: procedure.connectEventConnectionClosed,
+    type: messageType.message,
+    serial: 1,
+    status: status.ok,
+  },
+  encodeInt(closeReason.eof),
+);

@@ -3,10 +3,8 @@ import type { Logger } from '../logging/logger.js';
 import { closeDescriptors } from '../native/descriptors.js';
 import {
   callOf,
-  encodeFrame,
   messageType,
   procedureOf,
-  program,
   programOf,
   serialOf,
   status,
@@ -15,15 +13,9 @@ import {
 } from '../rpc/frame.js';
 import { procedureAt, procedureName, type SecondaryDriver } from '../rpc/procedures.js';
 import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../rpc/rpc-error.js';
-import {
-  closeReason,
-  encodeInt,
-  openReadOnly,
-  procedure,
-  type OpenArguments,
-} from '../rpc/session-messages.js';
+import { openReadOnly, procedure, type OpenArguments } from '../rpc/session-messages.js';
 import type { Outbox } from '../transport/outbox.js';
-import { encodeFailure, noDescriptors, socketClosed } from './answers.js';
+import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
 import type { CallAudit } from './call-audit.js';
 import { CallDescriptors } from './call-descriptors.js';
 import type { CallMeter } from './call-meter.js';
@@ -39,6 +31,7 @@ import {
 } from './daemon-link.js';
 import { HeldCalls } from './held-calls.js';
 import type { ReadGate } from './read-gate.js';
+import { RelayTotals } from './relay-totals.js';
 
 /** Bytes the client may be behind before its daemons are no longer read. */
 export const clientHighWater = 256 * 1024;
@@ -64,14 +57,6 @@ export interface RelaySettings {
   readonly meter: CallMeter | null;
 }
 
-/** What a client's connection did, for the line at its end. */
-export interface RelayTotals {
-  calls: number;
-  errors: number;
-  /** Names of the daemons that were opened. */
-  readonly daemons: Set<string>;
-}
-
 /** A secondary daemon that is being opened, with the calls that wait for it. */
 interface Opening {
   readonly link: DaemonLink;
@@ -83,7 +68,7 @@ interface Opening {
  * that its procedure names; what a daemon sends goes to the client as it came.
  */
 export class Relay implements LinkOwner {
-  readonly totals: RelayTotals = { calls: 0, errors: 0, daemons: new Set() };
+  readonly totals = new RelayTotals();
   private hypervisor: DaemonLink | null = null;
   /** The hypervisor's link from its first step on. */
   private opening: DaemonLink | null = null;
@@ -495,15 +480,3 @@ export class Relay implements LinkOwner {
     this.client.outbox.send(this, frame);
   }
 }
-
-/** libvirt's own proxy sends this event with serial 1. */
-const connectionClosedEvent = encodeFrame(
-  {
-    program: program.remote,
-    procedure: procedure.connectEventConnectionClosed,
-    type: messageType.message,
-    serial: 1,
-    status: status.ok,
-  },
-  encodeInt(closeReason.eof),
-);

@@ -9,7 +9,7 @@ import {
 } from '../control/messages.js';
 import type { ByteCounts } from '../control/worker-report.js';
 import type { CallMeter } from './call-meter.js';
-import type { Session } from './session.js';
+import type { SessionFigures } from './session-context.js';
 
 /** Milliseconds between looks how late the event loop is. */
 const lagResolution = 20;
@@ -28,7 +28,7 @@ const nothing = (): Record<Transport, Bytes> => ({
 /** What of a worker goes into its reports. */
 export interface ReportedParts {
   readonly meter: CallMeter;
-  readonly sessions: () => Iterable<Session>;
+  readonly sessions: () => Iterable<SessionFigures>;
   readonly load: () => WorkerLoad;
   /** Log lines and audit entries lost so far. */
   readonly lostLines: () => number;
@@ -52,7 +52,7 @@ export class Reporter {
   }
 
   /** A client is gone: what it has sent and got counts on. */
-  left(session: Session): void {
+  left(session: SessionFigures): void {
     add(this.past[session.transport], session);
   }
 
@@ -93,7 +93,7 @@ export class Reporter {
   }
 }
 
-function add(bytes: Bytes, { receivedBytes, sentBytes }: Session): void {
+function add(bytes: Bytes, { receivedBytes, sentBytes }: SessionFigures): void {
   bytes.in += receivedBytes;
   bytes.out += sentBytes;
 }

@@ -1,12 +1,4 @@
-import type { Configuration } from '../config/configuration.js';
-import {
-  beginsAnonymous,
-  type ClientIntroduction,
-  type ProvenIdentity,
-  type RefusalReason,
-  type Transport,
-} from '../control/messages.js';
-import type { Logger } from '../logging/logger.js';
+import { beginsAnonymous, type RefusalReason, type Transport } from '../control/messages.js';
 import { undecodable } from '../rpc/call-errors.js';
 import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import {
@@ -14,6 +6,7 @@ import {
   encodeKeepalive,
   encodeReply,
   headerLength,
+  isPing,
   keepalive,
   maxFrameLength,
   maxFrameLengthBeforeLogin,
@@ -21,12 +14,10 @@ import {
   procedureOf,
   program,
   programOf,
-  programVersion,
   typeOf,
-  versionOf,
   type CallHeader,
 } from '../rpc/frame.js';
-import { collectLimit, Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
+import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
 import { KeepaliveWatch } from '../rpc/keepalive-watch.js';
 import { procedureAt } from '../rpc/procedures.js';
 import { encodeErrorReply, RpcError } from '../rpc/rpc-error.js';
@@ -38,7 +29,6 @@ import {
   readIdentityArguments,
   readOpenArguments,
 } from '../rpc/session-messages.js';
-import type { TypedParameter } from '../rpc/typed-parameters.js';
 import { XdrError } from '../rpc/xdr-reader.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
 import { LayeredStream, LayerError } from '../transport/layered-stream.js';
@@ -49,85 +39,48 @@ import {
   encodeFeature,
   identityDenied,
   identityTooLate,
+  isOwnProcedure,
   judgeFrame,
   noDescriptors,
   notOpen,
   notOpenFor,
-  nothingToProbe,
   ownFeatures,
 } from './answers.js';
-import { CallAudit, type AuditedClient, type AuditTrail } from './call-audit.js';
-import type { CallMeter } from './call-meter.js';
-import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
-import type { DaemonDirectory } from './daemon-directory.js';
+import { CallAudit } from './call-audit.js';
+import { ClientDescriptors } from './client-descriptors.js';
+import { ClientProfile } from './client-profile.js';
 import { explain } from './daemon-errors.js';
-import type { Connect } from './daemon-link.js';
-import { DescriptorIntake } from './descriptor-intake.js';
-import {
-  auditedIdentity,
-  describeIdentity,
-  identityParameters,
-  type Identity,
-} from './identity.js';
-import { Login, type LoginClient, type LoginResult, type LoginSettings } from './login.js';
+import { Login, type LoginClient, type LoginResult } from './login.js';
+import { openByUri } from './opening.js';
 import { ReadGate } from './read-gate.js';
 import { clientHighWater, Relay, type RelayClient } from './relay.js';
+import type { Arrival, SessionContext, SessionFigures } from './session-context.js';
 
 export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
 export type SessionState = (typeof sessionStates)[number];
-
-/** What all sessions of a worker share. */
-export interface SessionContext {
-  readonly configuration: Configuration;
-  readonly daemons: DaemonDirectory;
-  readonly connect: Connect;
-  /** What to open for an empty URI, or null when no daemon is there. */
-  readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
-  readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
-  readonly log: Logger;
-  readonly audit: AuditTrail;
-  /** Null with metrics off. */
-  readonly meter: CallMeter | null;
-  /** A client that has not logged in sent a frame. */
-  readonly spoke: (session: Session) => void;
-  readonly loggedIn: (session: Session) => void;
-  readonly closed: (session: Session) => void;
-}
-
-/** What was learned of the client before its first frame. */
-export interface Arrival {
-  readonly introduction: ClientIntroduction;
-  readonly stream: ByteStream;
-  /** Milliseconds of `performance.now()` when the worker was handed it. */
-  readonly arrivedAt: number;
-  /** Distinguished name of the client's certificate. */
-  readonly x509Name: string | null;
-  /** Strength of the TLS session in bits, 0 without TLS. */
-  readonly externalSsf: number;
-}
 
 const leftUnheard =
   'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
 /** One client's connection, from its first frame to its end. */
-export class Session implements FrameSink, StreamListener, RelayClient, LoginClient {
+export class Session
+  implements FrameSink, StreamListener, RelayClient, LoginClient, SessionFigures
+{
   readonly id: number;
   outbox: Outbox;
   gate: ReadGate;
   private stream: ByteStream;
   private state: SessionState = 'login';
-  private identity: Identity;
+  private readonly profile: ClientProfile;
   private readonly framer: Framer;
   private readonly login: Login;
   private readonly loginTimer: NodeJS.Timeout;
   private readonly readOnly: boolean;
   private relay: Relay | null = null;
-  /** Once the client has asked whether it may send descriptors. */
-  private intake: DescriptorIntake | null = null;
+  private readonly descriptors: ClientDescriptors;
   private watch: KeepaliveWatch | null = null;
   private skipping = false;
-  /** The identity that the client has set in place of its own. */
-  private assumed: readonly TypedParameter[] | null = null;
+  /** Why it was closed before it was in. */
   private refusal: RefusalReason | null = null;
   private bytesIn = 0;
   /** Bytes that went out before a SASL layer was there. */
@@ -143,8 +96,9 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.stream = stream;
     this.outbox = new Outbox(stream);
     this.gate = new ReadGate(stream);
-    this.identity = { local: introduction.local, saslUserName: null, x509Name };
+    this.profile = new ClientProfile(introduction, x509Name);
     this.framer = new Framer(this, maxFrameLengthBeforeLogin);
+    this.descriptors = new ClientDescriptors(this.framer, this);
     this.login = new Login(introduction, () => context.login(introduction, externalSsf), this);
     const seconds = context.configuration.cluster.login_timeout;
     this.loginTimer = setTimeout(
@@ -186,23 +140,6 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     return this.bytesOutInClear + this.outbox.writtenBytes;
   }
 
-  /** Why it was closed before it was in; null for all other reasons. */
-  get refusedFor(): RefusalReason | null {
-    return this.refusal;
-  }
-
-  get provenIdentity(): ProvenIdentity {
-    const { saslUserName, x509Name } = this.identity;
-    return { saslUserName, x509Name };
-  }
-
-  /** Who the client is, for log lines. */
-  get description(): string {
-    const { id, transport, remoteAddress } = this.arrival.introduction;
-    const who = describeIdentity(this.identity);
-    return `client ${id} (${[transport, remoteAddress, who].filter(Boolean).join(', ')})`;
-  }
-
   /** To be called about once a second. */
   tick(now: number): void {
     if (this.gate.isClosed) {
@@ -237,7 +174,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     this.release();
     this.logEnd(reason, level);
     this.transition(['closing'], 'closed');
-    this.context.closed(this);
+    this.context.closed(this, this.refusal);
   }
 
   // The client's stream
@@ -281,7 +218,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     if (this.state !== 'login') {
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
     } else {
-      this.context.spoke(this);
+      this.context.spoke(this.id);
       if (!this.isValid(bytes, start) || this.asksForKeepalive(bytes, start, length)) return;
       this.login.frame(bytes, start, length);
     }
@@ -297,7 +234,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
     if (this.skipping) return;
-    const descriptors = last ? (this.intake?.take() ?? null) : null;
+    const descriptors = last ? this.descriptors.take() : null;
     this.relay?.largeBytes(bytes, start, end, last, descriptors);
   }
 
@@ -318,16 +255,17 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   loggedIn({ saslUserName, layer }: LoginResult): void {
     if (!this.transition(['login'], 'loggedIn')) return;
-    this.identity = { ...this.identity, saslUserName };
+    this.profile.learnSaslUser(saslUserName);
     this.framer.limit = maxFrameLength;
     if (layer !== null) this.addLayer(layer);
-    if (beginsAnonymous(this.arrival.introduction)) this.context.loggedIn(this);
+    const { id, profile } = this;
+    if (beginsAnonymous(this.arrival.introduction)) this.context.loggedIn(id, profile.proven);
   }
 
   refused(reason: string): void {
     // A client that is in already loses nothing by asking again in a way that is not offered.
     if (this.state !== 'login') return;
-    this.context.log.warning(`${this.description}: login failed: ${reason}`);
+    this.context.log.warning(`${this.profile.description}: login failed: ${reason}`);
     this.refusal = 'login';
     this.close('login failed');
   }
@@ -336,7 +274,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private transition(from: readonly SessionState[], to: SessionState): boolean {
     if (!from.includes(this.state)) return false;
     const { log } = this.context;
-    if (log.debugging) log.debug(`${this.description}: ${this.state} -> ${to}`);
+    if (log.debugging) log.debug(`${this.profile.description}: ${this.state} -> ${to}`);
     this.state = to;
     return true;
   }
@@ -356,13 +294,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
 
   private isKeepalive(bytes: Buffer, start: number): boolean {
     if (programOf(bytes, start) !== program.keepalive) return false;
-    if (
-      versionOf(bytes, start) === programVersion &&
-      typeOf(bytes, start) === messageType.message &&
-      procedureOf(bytes, start) === keepalive.ping
-    ) {
-      this.answer(encodeKeepalive(keepalive.pong));
-    }
+    if (isPing(bytes, start)) this.answer(encodeKeepalive(keepalive.pong));
     return true;
   }
 
@@ -383,7 +315,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     if (this.isOwnCall(bytes, start, length) || !this.passesDescriptors(bytes, start, length))
       return;
     if (this.state === 'opening' || this.state === 'open') {
-      const descriptors = this.intake?.take() ?? null;
+      const descriptors = this.descriptors.take();
       if (descriptors !== null && relay?.keepDescriptors(bytes, start, descriptors) !== true)
         return;
       relay?.call(bytes, start, start + length);
@@ -398,7 +330,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     const type = typeOf(bytes, start);
     if (type === messageType.stream || type === messageType.streamHole) return this.relay === null;
     const call = callOf(bytes, start);
-    const isOwn = call.program === program.remote && ownProcedures.has(call.procedure);
+    const isOwn = call.program === program.remote && isOwnProcedure(call.procedure);
     if (!isOwn && this.relay !== null) return !this.passesDescriptors(bytes, start, length);
     this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
     return true;
@@ -408,7 +340,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
   private isOwnCall(bytes: Buffer, start: number, length: number): boolean {
     if (programOf(bytes, start) !== program.remote) return false;
     const number = procedureOf(bytes, start);
-    if (!ownProcedures.has(number)) return false;
+    if (!isOwnProcedure(number)) return false;
     const call = callOf(bytes, start);
     const payload = bytes.subarray(start + headerLength, start + length);
     try {
@@ -457,27 +389,18 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     } else if (this.relay === null || !ownFeatures.has(number)) {
       return false;
     }
-    this.answer(encodeFeature(call, number !== feature.fdPassing || this.expectDescriptors()));
-    return true;
-  }
-
-  /** Reads on so that no descriptor is lost; false where none can come. */
-  private expectDescriptors(): boolean {
-    const { passage } = this.stream;
-    if (passage === null) return false;
-    if (this.intake === null) {
-      this.intake = new DescriptorIntake(messageType.callWithFds, this.framer, this);
-      passage.receive(this.intake);
-    }
+    this.answer(
+      encodeFeature(call, number !== feature.fdPassing || this.descriptors.expect(this.stream)),
+    );
     return true;
   }
 
   /** Root may speak for others, as a proxy in front of this one does; then it does so to every daemon. */
   private assumeIdentity(payload: Buffer): void {
-    if (this.identity.local?.uid !== 0) throw identityDenied;
+    if (!this.profile.maySpeakForOthers) throw identityDenied;
     if (this.relay === null) return;
     if (this.relay.hasSecondaries) throw identityTooLate;
-    this.assumed = readIdentityArguments(payload);
+    this.profile.speakFor(readIdentityArguments(payload));
   }
 
   /**
@@ -486,7 +409,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
    */
   private passesDescriptors(bytes: Buffer, start: number, length: number): boolean {
     const isTheirs = typeOf(bytes, start) === messageType.callWithFds;
-    if (isTheirs && !this.hasDescriptors(bytes, start, length)) {
+    if (isTheirs && !this.descriptors.cameWith(bytes, start, length)) {
       const reason =
         'sent a call with descriptors without having been told that they can be passed';
       this.close(reason, 'warning');
@@ -496,13 +419,6 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     if (row?.descriptors !== 'reply' || this.outbox.passesDescriptors) return true;
     this.answer(encodeErrorReply(callOf(bytes, start), noDescriptors));
     return false;
-  }
-
-  /** Whether as many descriptors came with a call as it announces; of a large call, whether any can come. */
-  private hasDescriptors(bytes: Buffer, start: number, length: number): boolean {
-    if (length > collectLimit) return this.intake !== null;
-    if (length < headerLength + 4) return false;
-    return bytes.readUInt32BE(start + headerLength) === (this.intake?.offered ?? 0);
   }
 
   private open(call: CallHeader, payload: Buffer): void {
@@ -516,8 +432,8 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
         connect,
         maxCalls: configuration.conf.max_client_requests,
         openTimeoutSeconds: configuration.cluster.open_timeout,
-        identity: () => this.assumed ?? identityParameters(this.identity),
-        audit: new CallAudit(this.context.audit, () => this.auditedClient()),
+        identity: () => this.profile.parameters,
+        audit: new CallAudit(this.context.audit, () => this.profile.audited),
         meter: this.context.meter,
       },
       log.for('relay'),
@@ -529,7 +445,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       relay.clientReleased();
     };
     const openFlags = this.readOnly ? flags | openReadOnly : flags;
-    this.openRelay(relay, name ?? '', openFlags).then(
+    openByUri(relay, name ?? '', openFlags, this.context).then(
       () => {
         if (!this.transition(['opening'], 'open')) return;
         clearTimeout(this.loginTimer);
@@ -539,28 +455,12 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
       (error: unknown) => {
         if (!this.transition(['opening'], 'loggedIn')) return;
         this.relay = null;
-        log.warning(`${this.description}: cannot open '${name ?? ''}': ${explain(error)}`);
+        log.warning(`${this.profile.description}: cannot open '${name ?? ''}': ${explain(error)}`);
         this.answer(encodeFailure(call, error));
         relay.failHeld(notOpen);
         this.retryLarge();
       },
     );
-  }
-
-  /** Finds the daemon that a URI means, and opens it. */
-  private async openRelay(relay: Relay, name: string, flags: number): Promise<void> {
-    const readOnly = (flags & openReadOnly) !== 0;
-    const { daemons } = this.context;
-    const target = name === '' ? await this.probe(readOnly) : parseConnectionUri(name);
-    const endpoint = daemons.endpoint(target.driver, readOnly);
-    await relay.open(endpoint, { name: target.uri, flags });
-  }
-
-  private async probe(readOnly: boolean): Promise<ConnectionTarget> {
-    const { probe, daemons } = this.context;
-    const target = await probe(readOnly);
-    if (target === null) throw nothingToProbe(daemons.probed);
-    return target;
   }
 
   /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
@@ -573,7 +473,7 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     clearTimeout(this.loginTimer);
     this.login.end();
     this.framer.stop();
-    this.intake?.close();
+    this.descriptors.close();
     this.relay?.close();
   }
 
@@ -582,37 +482,15 @@ export class Session implements FrameSink, StreamListener, RelayClient, LoginCli
     return this.arrival.introduction.transport === 'tls' && this.bytesIn === 0;
   }
 
-  private auditedClient(): AuditedClient {
-    const { transport, remoteAddress } = this.arrival.introduction;
-    return { client: this.id, transport, ...auditedIdentity(this.identity, remoteAddress) };
-  }
-
   private logEnd(reason: string, level: 'info' | 'warning'): void {
     const { log } = this.context;
     const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
-    const totals = this.relay?.totals;
-    const work =
-      totals === undefined
-        ? 'nothing opened'
-        : `${[...totals.daemons].join(' and ')}, ${totals.calls} calls, ${totals.errors} errors`;
+    const work = this.relay === null ? 'nothing opened' : String(this.relay.totals);
     log[level](
-      `${this.description}: ${work}, ${this.bytesIn} bytes in, ${this.sentBytes} out, ${seconds} s: ${reason}`,
+      `${this.profile.description}: ${work}, ${this.bytesIn} bytes in, ${this.sentBytes} out, ${seconds} s: ${reason}`,
     );
   }
 }
 
 const isBreachOfRules = (error: Error): boolean =>
   error instanceof LayerError || error instanceof DescriptorError;
-
-/** Calls that the proxy answers itself. */
-const ownProcedures: ReadonlySet<number> = new Set([
-  procedure.connectOpen,
-  procedure.connectClose,
-  procedure.connectSupportsFeature,
-  procedure.connectSetIdentity,
-  procedure.authList,
-  procedure.authSaslInit,
-  procedure.authSaslStart,
-  procedure.authSaslStep,
-  procedure.authPolkit,
-]);

@@ -11,7 +11,7 @@ import { tlsFiles } from '../config/paths.js';
 import type { ClientIntroduction } from '../control/messages.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
 import { TlsAcceptor, TlsStream } from '../transport/tls-stream.js';
-import type { Arrival } from './session.js';
+import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';
 
 /** What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead. */

@@ -16,7 +16,8 @@ import { DaemonDirectory, type Endpoint } from './daemon-directory.js';
 import { tooManyOpenFiles } from './daemon-errors.js';
 import { LogSender } from './log-sender.js';
 import { Reporter } from './reporter.js';
-import { Session, type Arrival, type SessionContext } from './session.js';
+import { Session } from './session.js';
+import type { Arrival, SessionContext } from './session-context.js';
 import { SessionDaemons } from './session-daemon.js';
 import type { TlsReception } from './tls-reception.js';
 import { TlsRefusal } from './tls-refusal.js';
@@ -253,14 +254,14 @@ export class Worker {
       log: log.for('session'),
       audit: this.sender,
       meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
-      spoke: ({ id }) => {
+      spoke: (id) => {
         this.channel.send({ kind: 'spoke', id, stage: 'login' });
       },
-      loggedIn: ({ id, provenIdentity }) => {
-        this.channel.send({ kind: 'loggedIn', id, ...provenIdentity });
+      loggedIn: (id, identity) => {
+        this.channel.send({ kind: 'loggedIn', id, ...identity });
       },
-      closed: (session) => {
-        const { id, refusedFor: refusal } = session;
+      closed: (session, refusal) => {
+        const { id } = session;
         this.sessions.delete(id);
         this.reporter?.left(session);
         this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });

@@ -49,10 +49,15 @@ class Ledger {
   /** Sees that the proxy sends nothing but answers, and no answer twice. */
   received(frame: ReceivedFrame): void {
     switch (frame.type) {
+      case messageType.replyWithFds:
       case messageType.reply: {
         const left = this.unanswered.get(keyOf(frame)) ?? 0;
         if (left === 0) this.condemn(`a reply to no call: ${keyOf(frame)}`);
         this.unanswered.set(keyOf(frame), left - 1);
+        // The fuzzed daemons have no descriptors to send: whatever else they announce is a lie that goes no further.
+        if (frame.type === messageType.replyWithFds && frame.payload.readUInt32BE(0) !== 0) {
+          this.condemn('a reply that announces descriptors which do not come');
+        }
         break;
       }
       case messageType.message:

@@ -1,0 +1,40 @@
+import { headerLength, messageType } from '../rpc/frame.js';
+import { collectLimit, type Framer, type FrameSink } from '../rpc/framer.js';
+import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
+import { DescriptorIntake } from './descriptor-intake.js';
+
+/** The descriptors that a client sends with its calls, from the time on when it has asked whether it may. */
+export class ClientDescriptors {
+  private intake: DescriptorIntake | null = null;
+
+  constructor(
+    private readonly framer: Framer,
+    private readonly session: FrameSink & StreamListener,
+  ) {}
+
+  /** Has the client's stream read so that no descriptor is lost; false where none can come. */
+  expect({ passage }: ByteStream): boolean {
+    if (passage === null) return false;
+    if (this.intake === null) {
+      this.intake = new DescriptorIntake(messageType.callWithFds, this.framer, this.session);
+      passage.receive(this.intake);
+    }
+    return true;
+  }
+
+  /** Whether as many came with a call as it announces; of a large call, whether any can come. */
+  cameWith(bytes: Buffer, start: number, length: number): boolean {
+    if (length > collectLimit) return this.intake !== null;
+    if (length < headerLength + 4) return false;
+    return bytes.readUInt32BE(start + headerLength) === (this.intake?.offered ?? 0);
+  }
+
+  /** Those of the call that is being dealt with; they belong to the caller. Null when it brought none. */
+  take(): number[] | null {
+    return this.intake?.take() ?? null;
+  }
+
+  close(): void {
+    this.intake?.close();
+  }
+}

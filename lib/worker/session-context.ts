@@ -1,0 +1,54 @@
+import type { Configuration } from '../config/configuration.js';
+import type {
+  ClientIntroduction,
+  ProvenIdentity,
+  RefusalReason,
+  Transport,
+} from '../control/messages.js';
+import type { Logger } from '../logging/logger.js';
+import type { ByteStream } from '../transport/byte-stream.js';
+import type { AuditTrail } from './call-audit.js';
+import type { CallMeter } from './call-meter.js';
+import type { ConnectionTarget } from './connection-uri.js';
+import type { DaemonDirectory } from './daemon-directory.js';
+import type { Connect } from './daemon-link.js';
+import type { LoginSettings } from './login.js';
+
+/** A client's connection, to those who count. */
+export interface SessionFigures {
+  readonly id: number;
+  readonly transport: Transport;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
+
+/** What all sessions of a worker share. */
+export interface SessionContext {
+  readonly configuration: Configuration;
+  readonly daemons: DaemonDirectory;
+  readonly connect: Connect;
+  /** What to open for an empty URI, or null when no daemon is there. */
+  readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
+  readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
+  readonly log: Logger;
+  readonly audit: AuditTrail;
+  /** Null with metrics off. */
+  readonly meter: CallMeter | null;
+  /** A client that has not logged in sent a frame. */
+  readonly spoke: (id: number) => void;
+  readonly loggedIn: (id: number, identity: ProvenIdentity) => void;
+  /** `refusal`: why it was closed before it was in; null for all other reasons. */
+  readonly closed: (session: SessionFigures, refusal: RefusalReason | null) => void;
+}
+
+/** What was learned of the client before its first frame. */
+export interface Arrival {
+  readonly introduction: ClientIntroduction;
+  readonly stream: ByteStream;
+  /** Milliseconds of `performance.now()` when the worker was handed it. */
+  readonly arrivedAt: number;
+  /** Distinguished name of the client's certificate. */
+  readonly x509Name: string | null;
+  /** Strength of the TLS session in bits, 0 without TLS. */
+  readonly externalSsf: number;
+}
