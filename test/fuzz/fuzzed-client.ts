@@ -10,6 +10,7 @@ import {
   programVersion,
   typeOf,
 } from '../../lib/rpc/frame.js';
+import { collectLimit } from '../../lib/rpc/framer.js';
 import { encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { frameOf, FrameSocket, type ReceivedFrame } from '../peers/frame-socket.js';
 import { until } from '../peers/waiting.js';
@@ -151,6 +152,8 @@ class ClientSession {
       this.ledger.sent(frame);
       return frame;
     }
+    // A call that is passed on as it arrives is answered as soon as its header tells that it cannot be.
+    if (frame.length > collectLimit) this.ledger.sent(frame);
     // In every field of the header, too.
     const most = random.chance(0.5) ? Math.min(frame.length, headerLength) : frame.length;
     return frame.subarray(0, random.below(most));
