@@ -184,7 +184,7 @@ export class Service {
     const processes = this.processes();
     try {
       await Promise.all(this.stresses.map((stress) => stress.stop()));
-      if (processes.length > 0) this.signal('SIGTERM');
+      if (processes.length > 0) this.askToEnd();
       await this.isGone();
     } finally {
       for (const pid of this.processes()) process.kill(pid, 'SIGKILL');
@@ -196,6 +196,16 @@ export class Service {
     await until(() => openDescriptors(process.pid) <= this.descriptorsBefore, {
       what: 'all descriptors of the test to be closed',
     });
+  }
+
+  private askToEnd(): void {
+    try {
+      this.signal('SIGTERM');
+    } catch (error) {
+      // It may have come to its end by --timeout at this very moment: no PID file, or no process, any more.
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'ENOENT' && code !== 'ESRCH') throw error;
+    }
   }
 
   /** Removes what a primary process leaves that could not end in good order. */
