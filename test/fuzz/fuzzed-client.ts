@@ -11,7 +11,7 @@ import {
   typeOf,
 } from '../../lib/rpc/frame.js';
 import { collectLimit } from '../../lib/rpc/framer.js';
-import { encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
+import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { frameOf, FrameSocket, type ReceivedFrame } from '../peers/frame-socket.js';
 import { until } from '../peers/waiting.js';
 import { clientFrame, wrongBeginning } from './grammar.js';
@@ -56,7 +56,7 @@ class Ledger {
         if (left === 0) this.condemn(`a reply to no call: ${keyOf(frame)}`);
         this.unanswered.set(keyOf(frame), left - 1);
         // The fuzzed daemons have no descriptors to send: whatever else they announce is a lie that goes no further.
-        if (frame.type === messageType.replyWithFds && frame.payload.readUInt32BE(0) !== 0) {
+        if (frame.type === messageType.replyWithFds && !frame.payload.equals(encodeInt(0))) {
           this.condemn('a reply that announces descriptors which do not come');
         }
         break;
