@@ -1,14 +1,14 @@
 import { once } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
-import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
+import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { connect } from 'node:tls';
 import { openDescriptors } from '../lifecycle/service.js';
 import { secondaryDrivers } from '../../lib/rpc/procedures.js';
 import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
 import { FrameSocket } from '../peers/frame-socket.js';
 import { freePorts } from '../peers/ports.js';
 import { Proxy, residentBytes } from '../peers/proxy.js';
+import { clientHello } from '../peers/remote-client.js';
 import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 import { Bystander } from './bystander.js';
@@ -309,18 +309,4 @@ async function remoteEntrances(directory: string): Promise<Remote> {
     entrances.push({ name: 'tls', strangers: true, connect: connectTo(tls), prelude });
   }
   return { conf, env, entrances };
-}
-
-/** What a TLS client sends first. */
-async function clientHello(): Promise<Buffer> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const client = connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
-  client.on('error', () => undefined);
-  const [socket] = (await once(server, 'connection')) as [Socket];
-  const [bytes] = (await once(socket, 'data')) as [Buffer];
-  client.destroy();
-  socket.destroy();
-  server.close();
-  return bytes;
 }

@@ -1,7 +1,5 @@
-import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
-import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
-import { connect } from 'node:tls';
+import { createConnection, type Socket } from 'node:net';
 import { expect } from 'chai';
 import { procedure } from '../../lib/rpc/session-messages.js';
 import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
@@ -12,7 +10,7 @@ import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
 import { freePorts } from '../peers/ports.js';
 import { Proxy, type ProxyOptions } from '../peers/proxy.js';
 import type { RawClient } from '../peers/raw-client.js';
-import { beginTls, connectTcp, connectTls } from '../peers/remote-client.js';
+import { beginTls, clientHello, connectTcp, connectTls } from '../peers/remote-client.js';
 import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { encodeSaslStart } from '../peers/sasl-frames.js';
 import { sharedHost } from '../peers/shared-host.js';
@@ -62,20 +60,6 @@ class Stranger {
     });
     return socket;
   }
-}
-
-/** What a TLS client sends first. */
-async function clientHello(): Promise<Buffer> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const client = connect({ host: '127.0.0.1', port: (server.address() as AddressInfo).port });
-  client.on('error', () => undefined);
-  const [socket] = (await once(server, 'connection')) as [Socket];
-  const [bytes] = (await once(socket, 'data')) as [Buffer];
-  client.destroy();
-  socket.destroy();
-  server.close();
-  return bytes;
 }
 
 describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () => {
