@@ -9,6 +9,7 @@
  *   download  every client opens a stream and reads --stream-bytes from it
  *   upload    every client opens a stream and writes --stream-bytes to it
  *   idle      opens all clients, prints "open", keeps them until standard input ends
+ *   unread    the same, but every client makes --in-flight calls first, and reads no answer
  *   first     connects until there is somebody, opens, has one call answered
  *
  * Options: --clients N, --in-flight N, --seconds S, --warm-up S, --call-bytes N and --reply-bytes N (whole frames; the
@@ -70,8 +71,8 @@ enum {
 };
 enum { FEATURE_KEEPALIVE = 10 };
 
-enum mode { CALLS, OPENS, DOWNLOAD, UPLOAD, IDLE, FIRST, MODES };
-static const char *const mode_names[MODES] = {"calls", "opens", "download", "upload", "idle", "first"};
+enum mode { CALLS, OPENS, DOWNLOAD, UPLOAD, IDLE, UNREAD, FIRST, MODES };
+static const char *const mode_names[MODES] = {"calls", "opens", "download", "upload", "idle", "unread", "first"};
 
 enum phase {
     CLOSED,
@@ -337,20 +338,25 @@ static void ask_stream(struct client *c)
 
 static bool flush(struct client *c);
 
+static bool until_input_ends(void)
+{
+    return options.mode == IDLE || options.mode == UNREAD;
+}
+
 /* All clients are open. */
 static void start_all(void)
 {
     start = now = last_progress = clock_now();
-    if (options.mode == IDLE) {
+    if (until_input_ends()) {
         puts("open");
         fflush(stdout);
-        return;
     }
+    if (options.mode == IDLE) return;
     if (options.mode == DOWNLOAD || options.mode == UPLOAD) begin_measuring();
     for (unsigned i = 0; i < options.clients; i++) {
         struct client *c = &clients[i];
         if (c->phase != OPEN) continue;
-        if (options.mode == CALLS) {
+        if (options.mode == CALLS || options.mode == UNREAD) {
             c->phase = RUNNING;
             c->procedure = sized_payload == NULL ? CONNECT_GET_LIB_VERSION : CONNECT_DOMAIN_XML_FROM_NATIVE;
             for (unsigned slot = 0; slot < options.in_flight; slot++) add_call(c, &c->calls[slot]);
@@ -358,6 +364,7 @@ static void start_all(void)
             ask_stream(c);
         }
         flush(c);
+        if (options.mode == UNREAD && epoll_ctl(poller, EPOLL_CTL_DEL, c->fd, NULL) < 0) die("epoll_ctl: %s", strerror(errno));
     }
 }
 
@@ -753,7 +760,7 @@ static void read_options(int argc, char **argv)
     for (int mode = 0; argc > 1 && mode < MODES; mode++) {
         if (strcmp(argv[1], mode_names[mode]) == 0) options.mode = mode;
     }
-    if (options.mode == MODES) die("the first argument is a mode: calls, opens, download, upload, idle or first");
+    if (options.mode == MODES) die("the first argument is a mode: calls, opens, download, upload, idle, unread or first");
     for (int i = 2; i < argc; i += 2) {
         const char *name = argv[i];
         char *value = argv[i + 1];
@@ -801,7 +808,7 @@ static bool keep_time(void)
     now = clock_now();
     if (start == 0 && options.mode != FIRST && opened + ended == options.clients) start_all();
     if (ended == options.clients) return false;
-    if (options.mode == IDLE) return true;
+    if (until_input_ends()) return true;
     if (options.mode == CALLS || options.mode == OPENS) {
         const uint64_t begin = start + (uint64_t)(options.warm_up * SECOND);
         const uint64_t end = begin + (uint64_t)(options.seconds * SECOND);
@@ -876,7 +883,7 @@ int main(int argc, char **argv)
         if (clients[i].calls == NULL) die("no memory");
     }
     struct epoll_event input = {.events = EPOLLIN | EPOLLHUP, .data.ptr = NULL};
-    if (options.mode == IDLE && epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &input) < 0) {
+    if (until_input_ends() && epoll_ctl(poller, EPOLL_CTL_ADD, STDIN_FILENO, &input) < 0) {
         die("standard input must be a pipe or a terminal: %s", strerror(errno));
     }
     last_progress = clock_now();

@@ -48,7 +48,7 @@ export function startChild(
 /** Starts load-generator; `result()` of what it returns tells what came of it. */
 export function startLoad(
   generator: string,
-  mode: LoadMode | 'idle',
+  mode: LoadMode | 'idle' | 'unread',
   options: LoadOptions,
 ): ClientProcess {
   const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);

@@ -6,6 +6,7 @@ import { Authority, certificatesLacking, purpose } from '../peers/certificates.j
 import { whyNoHost } from '../peers/modular-host.js';
 import { Bench } from './bench.js';
 import { cVirtproxyd, direct, findHaproxy, haproxy, ours, type Competitor } from './competitors.js';
+import { floodRows, playFloods } from './flood-rows.js';
 import { lifeRows, playLife } from './life-rows.js';
 import { capacityRows, plainRows, playPlain, playTls, tlsRows } from './load-rows.js';
 import { buildPrograms, programsLacking } from './programs.js';
@@ -82,6 +83,7 @@ function rowSet<Row extends RowDescription>({
 
 const sets = [
   rowSet({ rows: plainRows, whyNot: () => null, play: playPlain }),
+  rowSet({ rows: floodRows, whyNot: () => null, play: playFloods }),
   rowSet({ rows: lifeRows, whyNot: () => null, play: playLife }),
   rowSet({ rows: volumeRows, whyNot: whyNoHost, play: playVolumes }),
   rowSet({
