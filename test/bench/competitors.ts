@@ -162,11 +162,11 @@ async function launchLibvirtStyle(task: Task, command: readonly string[]): Promi
   const lines = Object.entries(values).map(([key, value]) => `${key} = ${JSON.stringify(value)}\n`);
   await writeFile(conf, lines.join(''));
   const args = ['-f', conf, '-p', join(directory, 'virtproxyd.pid')];
-  const env = saslDirectory === undefined ? undefined : { SASL_CONF_PATH: saslDirectory };
+  const env = saslDirectory === undefined ? {} : { SASL_CONF_PATH: saslDirectory };
   return {
     socket: join(directory, 'libvirt-sock'),
     tlsPort,
-    process: startChild([...command, ...args], env),
+    process: startChild([...command, ...args], { env }),
   };
 }
 

@@ -1,4 +1,4 @@
-import { ClientProcess } from '../peers/clients.js';
+import { ClientProcess, type ClientOptions } from '../peers/clients.js';
 import { until } from '../peers/waiting.js';
 
 export type LoadMode = 'calls' | 'opens' | 'download' | 'upload' | 'first';
@@ -36,13 +36,8 @@ export interface LoadResult {
 }
 
 /** Runs a program that is killed when this process dies. */
-export function startChild(
-  command: readonly string[],
-  env?: Readonly<Record<string, string>>,
-): ClientProcess {
-  return new ClientProcess('setpriv', ['--pdeathsig', 'KILL', '--', ...command], {
-    ...(env && { env }),
-  });
+export function startChild(command: readonly string[], options?: ClientOptions): ClientProcess {
+  return new ClientProcess('setpriv', ['--pdeathsig', 'KILL', '--', ...command], options);
 }
 
 /** Starts load-generator; `result()` of what it returns tells what came of it. */
@@ -50,9 +45,10 @@ export function startLoad(
   generator: string,
   mode: LoadMode | 'idle' | 'unread',
   options: LoadOptions,
+  processOptions?: ClientOptions,
 ): ClientProcess {
   const words = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  return startChild([generator, mode, ...words]);
+  return startChild([generator, mode, ...words], processOptions);
 }
 
 /** Rejects with the generator's own words when it failed. Errors of the peer are counted in the result. */

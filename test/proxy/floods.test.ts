@@ -1,0 +1,126 @@
+import { copyFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { resultOf, runLoad, startChild, startLoad, type LoadMode } from '../bench/load.js';
+import { memoryBytes } from '../bench/processes.js';
+import { buildPrograms, programsLacking, type Programs } from '../bench/programs.js';
+import { account, type ClientProcess } from '../peers/clients.js';
+import { Proxy, type ProxyOptions } from '../peers/proxy.js';
+import { freshDirectory, until } from '../peers/waiting.js';
+
+const lacking = programsLacking();
+const isRoot = process.getuid?.() === 0;
+
+const mebibyte = 1024 * 1024;
+
+/**
+ * What others may cost a client: microseconds of latency at the 99th percentile, far from what `npm run bench -- --rows flood`
+ * shows and near to what somebody would notice, and bytes by which all processes of the proxy grow.
+ */
+interface Bounds {
+  readonly latency: number;
+  readonly growth: number;
+}
+const oneFlooder: Bounds = { latency: 100_000, growth: 128 * mebibyte };
+const thousands: Bounds = { latency: 500_000, growth: 320 * mebibyte };
+
+/** Lines that a daemon may log, however often it meets its limits. */
+const mostLines = 10;
+
+describe(`a client beside others that flood${lacking === undefined ? '' : ` (skipped: ${lacking})`}`, function () {
+  this.timeout(60_000);
+  let programs: Programs;
+  let daemon: ClientProcess | null = null;
+  let socket: string;
+  let directory: string;
+  let proxy: Proxy;
+  let flooder: ClientProcess | null = null;
+
+  before(async function () {
+    if (lacking !== undefined) this.skip();
+    programs = buildPrograms();
+    directory = await freshDirectory();
+    socket = join(directory, 'daemon-sock');
+    const started = startChild([programs.standIn, socket]);
+    daemon = started;
+    await until(() => started.stdout.includes('ready'), { what: 'the daemon' });
+  });
+  afterEach(async () => {
+    await flooder?.kill();
+    flooder = null;
+    await proxy.stop();
+  });
+  after(() => daemon?.kill());
+
+  async function start(conf: NonNullable<ProxyOptions['conf']> = {}): Promise<void> {
+    proxy = await Proxy.start({
+      directory: join(directory, 'run'),
+      conf,
+      cluster: `[routes]\nqemu = ${socket}\n[cluster]\nworkers = 2\n`,
+    });
+  }
+
+  /** Has a client call for a second while others flood. */
+  async function expectUnharmed(flood: () => ClientProcess, bounds: Bounds): Promise<void> {
+    const workers = proxy.workers();
+    const pids = [proxy.pid, ...workers];
+    const before = memoryBytes(pids);
+    let most = before;
+    const look = setInterval(() => (most = Math.max(most, memoryBytes(pids))), 20);
+    try {
+      flooder = flood();
+      const options = { socket: proxy.socket, seconds: 1 };
+      const { latency, count } = await runLoad(programs.generator, 'calls', options);
+      expect(count).to.be.above(10);
+      expect(latency?.p99).to.be.below(bounds.latency);
+      expect(proxy.workers()).to.have.members(workers);
+      expect(most - before).to.be.below(bounds.growth);
+    } finally {
+      clearInterval(look);
+    }
+  }
+
+  const flood =
+    (mode: LoadMode | 'unread', options: Parameters<typeof startLoad>[2]) => (): ClientProcess =>
+      startLoad(programs.generator, mode, { socket: proxy.socket, seconds: 600, ...options });
+
+  for (const [what, mode, options] of [
+    ['4 000 calls in flight', 'calls', { 'in-flight': 4000 }],
+    ['100 replies of 4 MiB that are not read', 'unread', replies(100)],
+    ['connections that are opened and closed as fast as can be', 'opens', {}],
+  ] as const) {
+    it(`is served, in bounded memory: ${what}`, async () => {
+      await start();
+      await expectUnharmed(flood(mode, options), oneFlooder);
+      expect(proxy.log()).to.equal('');
+    });
+  }
+
+  it('is served, in bounded memory: 5 000 connections that are opened and closed at the same time', async () => {
+    await start({ max_clients: 6000, max_queued_clients: 6000 });
+    await expectUnharmed(flood('opens', { clients: 5000 }), thousands);
+    expect(proxy.log()).to.equal('');
+  });
+
+  it('is served where 5 000 meet the limits, which the log says once with their number', async function () {
+    // Root is let in whatever the limits say, and may be somebody else.
+    if (!isRoot) this.skip();
+    await start({ max_clients: 20, max_queued_clients: 10, unix_sock_rw_perms: '0777' });
+    const generator = join(directory, 'generator');
+    await copyFile(programs.generator, generator);
+    const options = { socket: proxy.socket, clients: 5000, seconds: 2 };
+    const crowd = (): ClientProcess =>
+      startLoad(generator, 'opens', options, { user: account('nobody') });
+    await expectUnharmed(crowd, oneFlooder);
+    const { errors } = await resultOf(flooder!);
+    expect(errors).to.be.above(4000);
+    const lines = proxy.log().trimEnd().split('\n');
+    expect(lines.length).to.be.below(mostLines);
+    const told = lines.filter((line) => line.includes(' warning : reception : '));
+    expect(told[0]).to.match(/max_clients \(20\) .* turned away 1 so far/);
+  });
+});
+
+function replies(count: number): Record<string, number> {
+  return { 'in-flight': count, 'reply-bytes': 4 * mebibyte };
+}
