@@ -30,7 +30,7 @@ const mostMemory = 400 * 1024 * 1024;
 /** Milliseconds between looks at the proxy's processes. */
 const lookInterval = 250;
 
-/** Milliseconds in which everything is to be as before once the fuzzed peers have left. */
+/** Milliseconds in which everything is to be ready, and as before once the fuzzed peers have left. */
 const patience = 20_000;
 
 export interface CampaignOptions {
@@ -143,11 +143,17 @@ export class Campaign {
   }
 
   private async play(): Promise<void> {
-    await until(() => this.proxy.workers().length === 2, { what: 'the workers' });
+    await until(() => this.proxy.workers().length === 2, {
+      what: 'the workers',
+      deadlineMs: patience,
+    });
     const workers = this.proxy.workers();
     const { bystander } = this;
     bystander.begin();
-    await until(() => bystander.latencies.length > 50, { what: 'the healthy client' });
+    await until(() => bystander.latencies.length > 50, {
+      what: 'the healthy client',
+      deadlineMs: patience,
+    });
     const before = [this.proxy.pid, ...workers].map(openDescriptors);
     const watch = setInterval(() => this.look(workers), lookInterval);
     await this.playAll();

@@ -9,8 +9,8 @@ import type { Random } from './random.js';
 export interface Passage {
   readonly stream: Duplex;
   /**
-   * Breaks the layer, maybe in the middle of a frame, so that the connection has to end, and sends `outcast` behind the break, where there still is a way,
-   * both inside the layer and in clear.
+   * Breaks the layer so that the connection has to end. Where there still is a way, `outcast` is sent behind the break, both
+   * in the layer and in clear.
    */
   readonly spoil?: (outcast: Buffer) => void;
 }
@@ -77,12 +77,14 @@ const tooLarge = edges.filter((edge) => edge > largestPacket);
 
 /** What breaks a SASL layer. */
 const saslLies: readonly ((lie: SaslLie) => Buffer)[] = [
+  // Another byte than the keys have made.
   ({ random, packets }) => {
     const forged = packets();
     const at = 4 + random.below(forged.length - 4);
     forged[at] = forged[at]! ^ (1 << random.below(8));
     return forged;
   },
+  // A length that no packet has.
   ({ random, packets }) => {
     const lying = packets();
     lying.writeUInt32BE(random.pick([0, ...tooLarge]), 0);
@@ -95,6 +97,7 @@ const saslLies: readonly ((lie: SaslLie) => Buffer)[] = [
     lying.writeUInt32BE(random.pick([1, length - 1, length + 1, 1 + random.below(length - 1)]), 0);
     return Buffer.concat([lying, packets()]);
   },
+  // No packets at all.
   ({ outcast }) => outcast,
   // Out of their order.
   ({ packets }) => Buffer.concat([packets(), packets()].reverse()),
@@ -109,6 +112,7 @@ export function saslPassage(random: Random, stream: SaslStream): Passage {
     spoil: (outcast) => {
       const packets = (): Buffer => stream.encode(outcast);
       if (random.chance(0.15)) {
+        // The end, in the middle of a packet.
         const whole = packets();
         below.end(whole.subarray(0, random.below(whole.length)));
         return;
