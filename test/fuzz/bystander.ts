@@ -20,13 +20,15 @@ const rounds = 20;
 export class Bystander {
   readonly latencies: number[] = [];
   private stopping = false;
-  private readonly running: Promise<void>;
+  private running = Promise.resolve();
 
   constructor(
     private readonly socket: string,
     private readonly driver: string,
     private readonly condemn: (why: string) => void,
-  ) {
+  ) {}
+
+  begin(): void {
     this.running = this.live();
   }
 

@@ -1,26 +1,25 @@
-import { once } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
-import { createConnection, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { openDescriptors } from '../lifecycle/service.js';
 import { secondaryDrivers } from '../../lib/rpc/procedures.js';
-import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
-import { FrameSocket } from '../peers/frame-socket.js';
-import { freePorts } from '../peers/ports.js';
+import { stackOf } from '../peers/command.js';
+import type { FrameSocket } from '../peers/frame-socket.js';
 import { Proxy, residentBytes } from '../peers/proxy.js';
-import { clientHello } from '../peers/remote-client.js';
-import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 import { Bystander } from './bystander.js';
+import { localEntrances, remoteEntrances } from './entrances.js';
 import { playClient, type FuzzEntrance } from './fuzzed-client.js';
 import { FuzzedDaemon } from './fuzzed-daemon.js';
-import { JudgingDaemon } from './judging-daemon.js';
+import { JudgingDaemon, strangerMark } from './judging-daemon.js';
 import { LaneClient } from './lane-client.js';
 import { Random } from './random.js';
 
 /** The hypervisor behind which fuzzed clients come, and those whose daemons are fuzzed. */
 const judgedDriver = 'ch';
 const fuzzedDrivers = ['xen', 'lxc', 'bhyve'] as const;
+
+/** Those whose daemons judge; the strangers' is one that nobody must come to. */
+const judgedDrivers = ['qemu', judgedDriver, strangerMark, ...secondaryDrivers];
 
 /** Fuzzed clients at a time. */
 const clientLanes = 8;
@@ -31,7 +30,7 @@ const mostMemory = 400 * 1024 * 1024;
 /** Milliseconds between looks at the proxy's processes. */
 const lookInterval = 250;
 
-/** Milliseconds in which everything is to be as before once the fuzzed peers have left. */
+/** Milliseconds in which everything is to be ready, and as before once the fuzzed peers have left. */
 const patience = 20_000;
 
 export interface CampaignOptions {
@@ -66,6 +65,7 @@ export class Campaign {
   private sessions = 0;
   private frames = 0;
   private highestMemory = 0;
+  private readonly bystander: Bystander;
 
   private constructor(
     private readonly options: CampaignOptions,
@@ -77,15 +77,20 @@ export class Campaign {
     found: { condemn: (why: string) => void },
   ) {
     found.condemn = (why) => this.condemn(why);
+    this.bystander = new Bystander(proxy.socket, 'qemu', found.condemn);
   }
 
   static async run(options: CampaignOptions): Promise<CampaignReport> {
     const campaign = await Campaign.prepare(options);
+    // Of a timer, a socket, or a promise that nobody waits for: it must not end the run without a word about its sessions.
+    process.setUncaughtExceptionCaptureCallback((error) => campaign.condemn(stackOf(error)));
     try {
-      return await campaign.play();
+      await campaign.guard(() => campaign.play());
+      await campaign.guard(() => campaign.end());
     } finally {
-      await campaign.end();
+      process.setUncaughtExceptionCaptureCallback(null);
     }
+    return campaign.report();
   }
 
   private static async prepare(options: CampaignOptions): Promise<Campaign> {
@@ -100,7 +105,7 @@ export class Campaign {
       return lane !== undefined;
     };
     const judges = await Promise.all(
-      ['qemu', judgedDriver, ...secondaryDrivers].flatMap((driver) =>
+      judgedDrivers.flatMap((driver) =>
         [false, true].map((readOnly) =>
           JudgingDaemon.listen(join(directory, readOnly ? `${driver}-ro` : driver), {
             driver: secondaryDrivers.find((each) => each === driver) ?? null,
@@ -112,8 +117,9 @@ export class Campaign {
         ),
       ),
     );
-    const drivers = ['qemu', judgedDriver, ...secondaryDrivers, ...fuzzedDrivers];
-    const routes = drivers.map((driver) => `${driver} = ${join(directory, driver)}\n`);
+    const routes = [...judgedDrivers, ...fuzzedDrivers].map(
+      (driver) => `${driver} = ${join(directory, driver)}\n`,
+    );
     const remote = await remoteEntrances(directory);
     const run = join(directory, 'run');
     await mkdir(run);
@@ -123,30 +129,37 @@ export class Campaign {
       cluster: `[routes]\n${routes.join('')}[cluster]\nworkers = 2\nopen_timeout = 5\nlogin_timeout = 20\n`,
       env: remote.env,
     });
-    const local = (name: string, path: string): FuzzEntrance => ({
-      name,
-      strangers: false,
-      connect: () => FrameSocket.connectSocket(path),
-    });
-    const entrances = [local('unix', proxy.socket), ...remote.entrances];
-    // In session mode there is no read-only socket.
-    if (isRoot) entrances.push(local('unix-ro', proxy.readOnlySocket));
+    const entrances = [...localEntrances(proxy, isRoot), ...remote.entrances];
     return new Campaign(options, directory, proxy, entrances, judges, fuzzed, found);
   }
 
-  private async play(): Promise<CampaignReport> {
-    await until(() => this.proxy.workers().length === 2, { what: 'the workers' });
+  /** What fails is a finding. */
+  private async guard(step: () => Promise<void>, what = ''): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      this.condemn(`${what}${stackOf(error)}`);
+    }
+  }
+
+  private async play(): Promise<void> {
+    await until(() => this.proxy.workers().length === 2, {
+      what: 'the workers',
+      deadlineMs: patience,
+    });
     const workers = this.proxy.workers();
-    const bystander = new Bystander(this.proxy.socket, 'qemu', (why) => this.condemn(why));
-    await until(() => bystander.latencies.length > 50, { what: 'the healthy client' });
+    const { bystander } = this;
+    bystander.begin();
+    await until(() => bystander.latencies.length > 50, {
+      what: 'the healthy client',
+      deadlineMs: patience,
+    });
     const before = [this.proxy.pid, ...workers].map(openDescriptors);
     const watch = setInterval(() => this.look(workers), lookInterval);
     await this.playAll();
     clearInterval(watch);
     this.look(workers);
     await this.expectQuiet(workers, before);
-    await bystander.stop();
-    return this.report(bystander.latencies.sort((one, other) => one - other));
   }
 
   private async playAll(): Promise<void> {
@@ -175,12 +188,10 @@ export class Campaign {
     const random = new Random(seed);
     this.current.set(lane, [...(this.current.get(lane) ?? []).slice(-1), name]);
     this.sessions++;
-    try {
-      if (lane.startsWith('client')) await this.playClient(random);
-      else await this.playDaemon(random, seed, Number(lane.replace('daemon', '')));
-    } catch (error) {
-      this.condemn(`${name} failed: ${String(error)}`);
-    }
+    const play = lane.startsWith('client')
+      ? () => this.playClient(random)
+      : () => this.playDaemon(random, seed, Number(lane.replace('daemon', '')));
+    await this.guard(play, `${name}: `);
   }
 
   private async playClient(random: Random): Promise<void> {
@@ -247,7 +258,8 @@ export class Campaign {
     this.findings.add(`${why}\n  npm run fuzz -- --seed ${seed} --only ${sessions}`);
   }
 
-  private report(latencies: readonly number[]): CampaignReport {
+  private report(): CampaignReport {
+    const latencies = this.bystander.latencies.sort((one, other) => one - other);
     const at = (share: number): number => latencies[Math.floor(share * latencies.length)] ?? 0;
     return {
       findings: [...this.findings],
@@ -263,6 +275,7 @@ export class Campaign {
   }
 
   private async end(): Promise<void> {
+    await this.bystander.stop();
     await this.proxy.stop();
     await Promise.all([...this.judges, ...this.fuzzed].map((daemon) => daemon.stop()));
     await rm(this.directory, { recursive: true, force: true });
@@ -270,43 +283,3 @@ export class Campaign {
 }
 
 const isRoot = process.getuid?.() === 0;
-
-interface Remote {
-  readonly conf: Record<string, string | number>;
-  readonly env: Readonly<Record<string, string>>;
-  readonly entrances: FuzzEntrance[];
-}
-
-/** TCP with SASL and TLS, as far as this machine has what they need. */
-async function remoteEntrances(directory: string): Promise<Remote> {
-  const [tcp, tls] = (await freePorts(2)) as [number, number];
-  const conf: Record<string, string | number> = { listen_addr: '127.0.0.1' };
-  const entrances: FuzzEntrance[] = [];
-  let env: Readonly<Record<string, string>> = {};
-  const connectTo = (port: number) => async (): Promise<Socket> => {
-    const socket = createConnection({ host: '127.0.0.1', port });
-    await once(socket, 'connect');
-    return socket;
-  };
-  if (saslAccountsLacking() === undefined) {
-    const users = { fred: 'password' };
-    const accounts = await SaslAccounts.create({ directory, mechanisms: 'SCRAM-SHA-256', users });
-    env = accounts.serverEnv;
-    Object.assign(conf, { listen_tcp: 1, tcp_port: String(tcp) });
-    entrances.push({ name: 'tcp', strangers: true, connect: connectTo(tcp) });
-  }
-  if (certificatesLacking() === undefined) {
-    const authority = Authority.create(directory, 'authority');
-    const { cert, key } = authority.issue('server', { purpose: purpose.server });
-    Object.assign(conf, { listen_tls: 1, tls_port: String(tls) });
-    Object.assign(conf, { ca_file: authority.cert, cert_file: cert, key_file: key });
-    const hello = await clientHello();
-    const prelude = (random: Random): Buffer => {
-      const bytes = Buffer.from(hello.subarray(0, 1 + random.below(hello.length)));
-      if (random.chance(0.7)) bytes[random.below(bytes.length)] = random.below(256);
-      return bytes;
-    };
-    entrances.push({ name: 'tls', strangers: true, connect: connectTo(tls), prelude });
-  }
-  return { conf, env, entrances };
-}

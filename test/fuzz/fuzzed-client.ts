@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   callOf,
@@ -12,24 +12,33 @@ import {
 } from '../../lib/rpc/frame.js';
 import { collectLimit } from '../../lib/rpc/framer.js';
 import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
+import { LayerError } from '../../lib/transport/layered-stream.js';
 import { frameOf, FrameSocket, type ReceivedFrame } from '../peers/frame-socket.js';
 import { until } from '../peers/waiting.js';
-import { clientFrame, wrongBeginning } from './grammar.js';
+import { clientFrame, outcastFrames, wrongBeginning } from './grammar.js';
 import { strangerMark } from './judging-daemon.js';
+import type { Passage } from './layers.js';
 import type { Random } from './random.js';
 
 /** A way in for fuzzed clients. */
 export interface FuzzEntrance {
   readonly name: string;
-  readonly connect: () => Promise<Socket>;
+  readonly connect: (random: Random) => Promise<Passage>;
   /** Whoever comes this way has to log in, and does not. */
   readonly strangers: boolean;
+  /** What a client plays before the grammar; told of every call that it sends. Resolves with the number of frames. */
+  readonly overture?: (
+    random: Random,
+    client: FrameSocket<Duplex>,
+    sent: (frame: Buffer) => void,
+  ) => Promise<number>;
   /** What a client must send before frames mean anything; what comes of it is then not judged. */
   readonly prelude?: (random: Random) => Buffer;
 }
 
 /** How a client ends its connection. */
 const endings = ['destroy', 'destroy', 'halfClose', 'wait', 'close', 'stopInFrame'] as const;
+type Ending = (typeof endings)[number] | 'spoilLayer';
 
 /** Milliseconds that a proxy may take on a busy machine to do what it does at once. */
 const patience = 20_000;
@@ -89,48 +98,66 @@ export async function playClient(
   driver: string,
   condemn: (why: string) => void,
 ): Promise<number> {
-  const socket = await entrance.connect();
-  const client = new FrameSocket(socket);
+  const passage = await entrance.connect(random);
+  const client = new FrameSocket(passage.stream);
   const ledger = new Ledger(condemn);
+  const parts = { random, client, passage, entrance, driver, ledger, condemn };
+  const session = new ClientSession(parts);
   client.consume = (frame) => {
     ledger.received(frame);
-    return true;
+    return !isLoginReply(frame);
   };
+  client.resume();
   try {
-    return await new ClientSession(random, client, entrance, driver, ledger, condemn).play();
+    return await session.play();
   } finally {
     client.destroy();
   }
 }
 
+/** Those that an overture waits for. */
+const isLoginReply = ({ procedure: called }: ReceivedFrame): boolean =>
+  called >= procedure.authList && called <= procedure.authPolkit;
+
+interface SessionParts {
+  readonly random: Random;
+  readonly client: FrameSocket<Duplex>;
+  readonly passage: Passage;
+  readonly entrance: FuzzEntrance;
+  readonly driver: string;
+  readonly ledger: Ledger;
+  readonly condemn: (why: string) => void;
+}
+
 class ClientSession {
-  constructor(
-    private readonly random: Random,
-    private readonly client: FrameSocket,
-    private readonly entrance: FuzzEntrance,
-    private readonly driver: string,
-    private readonly ledger: Ledger,
-    private readonly condemn: (why: string) => void,
-  ) {}
+  private isSpoilt = false;
+
+  constructor(private readonly parts: SessionParts) {
+    parts.client.socket.on('error', (error) => this.broke(error));
+  }
 
   async play(): Promise<number> {
-    const { random, client, entrance } = this;
+    const { random, client, entrance, passage, ledger } = this.parts;
+    const overture = await entrance.overture?.(random, client, (frame) => ledger.sent(frame));
     const reads = random.chance(0.9);
     if (!reads) client.pause();
     const frames = this.frames();
     const isEnded = random.chance(0.15);
-    const ending = random.pick(endings);
+    const spoils = passage.spoil !== undefined && random.chance(0.5);
+    const ending: Ending = spoils ? 'spoilLayer' : random.pick(endings);
     const tail = isEnded ? [wrongBeginning(random)] : [];
-    if (ending === 'stopInFrame') tail.push(this.beginningOfFrame());
+    if (ending === 'stopInFrame' || (spoils && random.chance(0.5))) {
+      tail.push(this.beginningOfFrame());
+    }
     const prelude = entrance.prelude?.(random);
     await this.send(Buffer.concat([...(prelude ? [prelude] : []), ...frames, ...tail]));
     await this.end(ending, reads && isEnded && prelude === undefined);
-    return frames.length + tail.length;
+    return (overture ?? 0) + frames.length + tail.length;
   }
 
   private frames(): Buffer[] {
-    const { random, entrance } = this;
-    const driver = entrance.strangers ? strangerMark : this.driver;
+    const { random, ledger } = this.parts;
+    const { driver } = this;
     const opening = { name: `${driver}:///system`, flags: 0 };
     const open = frameOf(
       { procedure: procedure.connectOpen, serial: 1 },
@@ -139,28 +166,33 @@ class ClientSession {
     const count = random.below(random.pick([3, 10, 40]));
     const frames = Array.from({ length: count }, () => clientFrame(random, driver));
     const all = random.chance(0.75) ? [open, ...frames] : frames;
-    for (const frame of all) this.ledger.sent(frame);
+    for (const frame of all) ledger.sent(frame);
     return all;
   }
 
+  private get driver(): string {
+    const { entrance, driver } = this.parts;
+    return entrance.strangers ? strangerMark : driver;
+  }
+
   private beginningOfFrame(): Buffer {
-    const { random } = this;
+    const { random, ledger } = this.parts;
     const frame = clientFrame(random, this.driver);
     if (random.chance(0.3)) {
       const longest = random.pick([maxFrameLengthBeforeLogin, maxFrameLength, 300_000]);
       frame.writeUInt32BE(longest, 0);
-      this.ledger.sent(frame);
+      ledger.sent(frame);
       return frame;
     }
     // A call that is passed on as it arrives is answered as soon as its header tells that it cannot be.
-    if (frame.length > collectLimit) this.ledger.sent(frame);
+    if (frame.length > collectLimit) ledger.sent(frame);
     // In every field of the header, too.
     const most = random.chance(0.5) ? Math.min(frame.length, headerLength) : frame.length;
     return frame.subarray(0, random.below(most));
   }
 
   private async send(bytes: Buffer): Promise<void> {
-    const { random, client } = this;
+    const { random, client } = this.parts;
     for (const piece of random.pieces(bytes, random.pick([1, 2, 8, 60]))) {
       if (client.ended || client.socket.destroyed) return;
       client.socket.write(piece);
@@ -168,8 +200,8 @@ class ClientSession {
     }
   }
 
-  private async end(ending: (typeof endings)[number], mustEnd: boolean): Promise<void> {
-    const { client } = this;
+  private async end(ending: Ending, mustEnd: boolean): Promise<void> {
+    const { client, ledger } = this.parts;
     switch (ending) {
       case 'destroy':
         return;
@@ -179,9 +211,14 @@ class ClientSession {
         client.socket.end();
         await this.expectEnd('the proxy does not close after a client has closed its side');
         return;
+      case 'spoilLayer':
+        client.resume();
+        this.spoil();
+        await this.expectEnd('a broken layer does not end a client');
+        return;
       case 'close':
         client.send(frameOf({ procedure: procedure.connectClose, serial: 999 }));
-        this.ledger.sent(frameOf({ procedure: procedure.connectClose, serial: 999 }));
+        ledger.sent(frameOf({ procedure: procedure.connectClose, serial: 999 }));
         await nextTurn();
         return;
       case 'wait':
@@ -193,15 +230,29 @@ class ClientSession {
     }
   }
 
+  private spoil(): void {
+    const { client, passage } = this.parts;
+    if (client.ended || client.socket.destroyed) return;
+    this.isSpoilt = true;
+    passage.spoil?.(outcastFrames(strangerMark));
+  }
+
+  /** Connections may break, but a layer must be whole as long as its client leaves it so. */
+  private broke(error: NodeJS.ErrnoException): void {
+    const isLayers = error instanceof LayerError || error.code?.startsWith('ERR_SSL') === true;
+    if (isLayers && !this.isSpoilt) this.parts.condemn(`the layer broke: ${String(error)}`);
+  }
+
   private async expectEnd(otherwise: string): Promise<void> {
-    await until(() => this.client.ended, { what: 'the end', deadlineMs: patience }).catch(() =>
-      this.condemn(otherwise),
+    const { client, condemn } = this.parts;
+    await until(() => client.ended, { what: 'the end', deadlineMs: patience }).catch(() =>
+      condemn(otherwise),
     );
   }
 
   /** Resolves when a PING that goes out has had its turn, or could have had it. */
   private async settled(): Promise<void> {
-    const { client } = this;
+    const { client } = this.parts;
     const closed = once(client.socket, 'close').catch(() => undefined);
     const data = once(client.socket, 'data').catch(() => undefined);
     await Promise.race([closed, data, nextTurn()]);

@@ -165,7 +165,7 @@ function typedParameters(random: Random): Buffer {
 }
 
 /** Cut off, with lying counts and lengths, with bits turned over, or with parts twice. */
-function spoilt(random: Random, whole: Buffer): Buffer {
+export function spoilt(random: Random, whole: Buffer): Buffer {
   let payload = Buffer.from(whole);
   for (let times = 1 + random.below(3); times > 0; times--) {
     const at = random.below(payload.length + 1);
@@ -296,4 +296,19 @@ export function errorPayload(random: Random): Buffer {
   const writer = new XdrWriter();
   writer.int(1).int(7).bool(true).string(text(random)).int(2);
   return spoilt(random, writer.finish());
+}
+
+/**
+ * What follows a break in the layer below, where nothing may follow: an OPEN that leads to a daemon, and calls for one that
+ * is open already, all with `mark`, and so many that every length below is made full.
+ */
+export function outcastFrames(mark: string): Buffer {
+  const open = frameOf(
+    { procedure: procedure.connectOpen, serial: 900 },
+    encodeOpenArguments({ name: `${mark}:///system`, flags: 0 }),
+  );
+  const calls = Array.from({ length: 20 }, (_, number) =>
+    frameOf({ procedure: callable[number]!.number, serial: 901 + number }, encodeString(mark)),
+  );
+  return Buffer.concat([open, ...calls]);
 }

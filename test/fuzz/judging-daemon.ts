@@ -18,7 +18,7 @@ export const echoMark = Buffer.from('an honest client');
 export const echoOf = (payload: Buffer): Buffer =>
   Buffer.from(payload.map((byte, at) => (at < echoMark.length ? byte : byte ^ 0xff)));
 
-/** In a URI: whoever opens it must never come as far as a daemon. */
+/** In a URI or whatever else a frame carries: it must never come as far as a daemon. */
 export const strangerMark = 'stranger';
 
 /** The proxy's own first calls on a connection, in this order; no other frame may come before their replies. */
@@ -109,6 +109,8 @@ class Judge {
 
   private faultOf(frame: ReceivedFrame): string | null {
     const { program: number, version, procedure: called, type, status: state } = frame;
+    if (frame.payload.includes(strangerMark))
+      return 'a frame of a client that is not, or no longer, in';
     if (version !== programVersion) return 'another version';
     if (number === program.keepalive) {
       return called === keepalive.pong ? 'a PONG without a PING' : 'a PING of a client';
@@ -134,8 +136,7 @@ class Judge {
   }
 
   private faultOfOpening({ payload }: ReceivedFrame): string | null {
-    const { name, flags } = readOpenArguments(payload);
-    if (name?.includes(strangerMark) === true) return 'a client that has not logged in';
+    const { flags } = readOpenArguments(payload);
     const isReadOnly = (flags & openReadOnly) !== 0;
     if (isReadOnly === this.options.readOnly) return null;
     return isReadOnly ? 'a read-only client' : 'a client that may write';

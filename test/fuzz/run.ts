@@ -1,5 +1,5 @@
 /** The fuzzer: `npm run fuzz -- --help`. */
-import { parseArgs } from 'node:util';
+import { command, numberOf } from '../peers/command.js';
 import { Campaign, type CampaignReport } from './campaign.js';
 
 const usage = `Usage: npm run fuzz -- [OPTION]...
@@ -25,26 +25,13 @@ function render(report: CampaignReport, seed: string): string {
   return `${lines.join('\n')}\n`;
 }
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      seconds: { type: 'string', default: '60' },
-      seed: { type: 'string', default: String(Date.now()) },
-      only: { type: 'string' },
-      help: { type: 'boolean', short: 'h' },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(usage);
-    return 0;
-  }
-  const seconds = Number(values.seconds);
-  if (!(seconds > 0)) throw new Error(`--seconds: '${values.seconds}' is no number above 0`);
-  const { seed, only } = values;
-  const names = only === undefined ? {} : { only: only.split(',') };
-  const report = await Campaign.run({ seed, seconds, ...names });
-  process.stdout.write(render(report, seed));
-  return report.findings.length === 0 ? 0 : 1;
-}
-
-process.exit(await main());
+await command({
+  usage,
+  defaults: { seconds: '60', seed: String(Date.now()), only: '' },
+  run: async ({ seconds, seed, only }) => {
+    const names = only === '' ? {} : { only: only.split(',') };
+    const report = await Campaign.run({ seed, seconds: numberOf('seconds', seconds, 1), ...names });
+    process.stdout.write(render(report, seed));
+    return report.findings.length === 0 ? 0 : 1;
+  },
+});

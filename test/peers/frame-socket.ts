@@ -1,4 +1,5 @@
 import { createConnection, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import {
   encodeFrame,
   encodeReply,
@@ -43,9 +44,9 @@ export function frameOf(header: SentHeader, payload?: Buffer): Buffer {
 
 /**
  * One end of a connection that speaks frames and nothing more: no login, no keepalive, no answer of its own. It cuts
- * frames by the length word alone, so that it can judge the proxy's framer.
+ * frames by the length word alone, so that it can judge the proxy's framer. `Stream` is a socket, or a layer on one.
  */
-export class FrameSocket {
+export class FrameSocket<Stream extends Duplex = Socket> {
   /** What arrived and nobody has taken yet, oldest first. */
   readonly frames: ReceivedFrame[] = [];
   /** Bytes that arrived so far, those of unfinished frames included. */
@@ -60,7 +61,7 @@ export class FrameSocket {
   private chunks: Buffer[] = [];
   private chunksLength = 0;
 
-  constructor(readonly socket: Socket) {
+  constructor(readonly socket: Stream) {
     socket.on('data', (chunk: Buffer) => this.received(chunk));
     // Some tests cut connections in the middle of a write.
     socket.on('error', () => undefined);
@@ -170,6 +171,7 @@ export class FrameSocket {
     while (this.chunksLength >= 4) {
       if (this.chunks[0]!.length < 4) this.join();
       const length = this.chunks[0]!.readUInt32BE(0);
+      if (length < headerLength) throw new Error(`A frame of ${length} bytes came, which is none.`);
       if (this.chunksLength < length) return;
       if (this.chunks[0]!.length < length) this.join();
       const bytes = this.chunks[0]!.subarray(0, length);

@@ -73,10 +73,11 @@ export function runningProcesses(): RunningProcess[] {
     });
 }
 
-/** Bytes of memory that a process has in use. */
+/** Bytes of memory that a process has in use. Throws when it has ended. */
 export function residentBytes(pid: number): number {
   const line = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'));
-  return Number(line?.[1]) * 1024;
+  if (line === null) throw new Error(`Process ${pid} has ended and is not waited for yet.`);
+  return Number(line[1]) * 1024;
 }
 
 /** Process ids of the workers of a primary. */

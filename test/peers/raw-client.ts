@@ -1,3 +1,5 @@
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { keepalive, messageType, program, status, type FrameHeader } from '../../lib/rpc/frame.js';
 import { encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import { XdrReader } from '../../lib/rpc/xdr-reader.js';
@@ -47,7 +49,7 @@ export function readError(frame: ReceivedFrame): WireError {
 }
 
 /** A client that sends whatever it is told to: the wire itself, without libvirt's library. */
-export class RawClient extends FrameSocket {
+export class RawClient<Stream extends Duplex = Socket> extends FrameSocket<Stream> {
   private serial = 0;
 
   /** Rejects with the system's error. */

@@ -1,5 +1,5 @@
 /** The soak: `npm run soak -- --help`. */
-import { parseArgs } from 'node:util';
+import { command, numberOf } from '../peers/command.js';
 import { Soak, type SoakReport } from './soak.js';
 
 const usage = `Usage: npm run soak -- [OPTION]...
@@ -30,34 +30,19 @@ function render(report: SoakReport): string {
   return `${lines.join('\n')}\n`;
 }
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    options: {
-      minutes: { type: 'string', default: '5' },
-      sessions: { type: 'string', default: 'Infinity' },
-      clients: { type: 'string', default: '16' },
-      help: { type: 'boolean', short: 'h' },
-    },
-  });
-  if (values.help) {
-    process.stdout.write(usage);
-    return 0;
-  }
-  const [minutes, sessions, clients] = [values.minutes, values.sessions, values.clients].map(
-    Number,
-  );
-  if (!(minutes! > 0) || !(sessions! > 0) || !(clients! >= 0)) {
-    throw new Error('--minutes, --sessions and --clients want numbers');
-  }
-  const report = await Soak.run({
-    seconds: minutes! * 60,
-    sessions: sessions!,
-    clients: clients!,
-  });
-  process.stdout.write(render(report));
-  const isLate = clients === 0 && report.slowestPong > pongGoal;
-  if (isLate) process.stdout.write(`a PONG took more than ${pongGoal} ms\n`);
-  return report.findings.length > 0 || isLate ? 1 : 0;
-}
-
-process.exit(await main());
+await command({
+  usage,
+  defaults: { minutes: '5', sessions: 'Infinity', clients: '16' },
+  run: async (values) => {
+    const clients = numberOf('clients', values.clients);
+    const report = await Soak.run({
+      seconds: numberOf('minutes', values.minutes) * 60,
+      sessions: numberOf('sessions', values.sessions, 1),
+      clients,
+    });
+    process.stdout.write(render(report));
+    const isLate = clients === 0 && report.slowestPong > pongGoal;
+    if (isLate) process.stdout.write(`a PONG took more than ${pongGoal} ms\n`);
+    return report.findings.length > 0 || isLate ? 1 : 0;
+  },
+});

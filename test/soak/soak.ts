@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminClient } from '../admin/admin-client.js';
 import { openDescriptors, Service, tcpEntrance } from '../lifecycle/service.js';
+import type { ClientOptions } from '../native/sasl-client.js';
 import { saslEnvironment } from '../native/sasl-environment.js';
 import type { TlsClientOptions } from '../peers/remote-client.js';
 import type { Entrance } from '../peers/stress.js';
@@ -8,7 +9,7 @@ import { until } from '../peers/waiting.js';
 import { join } from 'node:path';
 import { KeepaliveWatch } from './keepalive-watch.js';
 import { MemoryProbe } from './memory-probe.js';
-import { logIn, shakeHandsCutOff, visit, visitCutOff, type SaslAccount } from './visitors.js';
+import { shakeHandsCutOff, visit, visitBySasl, visitCutOff } from './visitors.js';
 
 export interface SoakOptions {
   /** Whichever comes first ends the soak. */
@@ -76,7 +77,7 @@ export class Soak {
     private readonly options: SoakOptions,
     private readonly service: Service,
     private readonly probe: MemoryProbe,
-    private readonly account: SaslAccount | null,
+    private readonly account: ClientOptions | null,
   ) {}
 
   static async run(options: SoakOptions): Promise<SoakReport> {
@@ -171,7 +172,8 @@ export class Soak {
   private anyVisit(isCut: boolean): Promise<void> {
     const entrance = this.anyEntrance();
     const { account } = this;
-    if (entrance.name === 'tcp' && account !== null) return logIn(this.tcpPort, account, isCut);
+    if (entrance.name === 'tcp' && account !== null)
+      return visitBySasl(this.tcpPort, account, isCut);
     if (!isCut) return visit(entrance);
     if (entrance.name === 'tls' && Math.random() < 0.5) return shakeHandsCutOff(this.tls);
     return visitCutOff(entrance);

@@ -1,14 +1,13 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { messageType, status } from '../../lib/rpc/frame.js';
 import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
-import { SaslClient } from '../native/sasl-client.js';
+import type { ClientOptions } from '../native/sasl-client.js';
 import { frameOf } from '../peers/frame-socket.js';
 import { RawClient } from '../peers/raw-client.js';
-import { beginTls, type TlsClientOptions } from '../peers/remote-client.js';
-import { encodeSaslStart, encodeSaslStep, readSaslReply } from '../peers/sasl-frames.js';
+import { beginTls, tcpSocket, type TlsClientOptions } from '../peers/remote-client.js';
+import { logIn } from '../peers/sasl-stream.js';
 import type { Entrance } from '../peers/stress.js';
 import { echoOf, streamBytes, stressCall } from '../peers/stress-daemon.js';
 
@@ -128,42 +127,24 @@ export async function shakeHandsCutOff(options: TlsClientOptions): Promise<void>
   socket.destroy();
 }
 
-export interface SaslAccount {
-  readonly user: string;
-  readonly password: string;
-}
-
-/** Logs in over plain TCP and leaves; cut off between two steps of it if `isCut`. */
-export async function logIn(port: number, account: SaslAccount, isCut: boolean): Promise<void> {
-  const socket: Socket = createConnection({ host: '127.0.0.1', port });
-  await once(socket, 'connect');
-  const client = new RawClient(socket);
-  const peer = new SaslClient({ ...account, maxSsf: 256 });
+/** Logs in over plain TCP, opens and leaves; cut off between two steps of the login if `isCut`. */
+export async function visitBySasl(
+  port: number,
+  account: ClientOptions,
+  isCut: boolean,
+): Promise<void> {
+  const stream = await logIn(await tcpSocket(port), account, isCut ? randomInt(3) : Infinity);
+  if (stream === null) return;
+  const client = new RawClient(stream);
   try {
-    let stepsLeft = isCut ? randomInt(3) : Infinity;
-    const ask = async (number: number, payload?: Buffer): Promise<Buffer | null> => {
-      if (stepsLeft-- === 0) return null;
-      return (await client.replyTo(client.begin(number, payload), patience)).payload;
-    };
-    if ((await ask(procedure.authSaslInit)) === null) return;
-    const start = encodeSaslStart('DIGEST-MD5', peer.start('DIGEST-MD5'));
-    let said = await ask(procedure.authSaslStart, start);
-    while (said !== null) {
-      const { complete, data } = readSaslReply(said);
-      const answer = peer.step(data);
-      if (complete) break;
-      said = await ask(procedure.authSaslStep, encodeSaslStep(answer));
-    }
-    if (said === null) return;
-    // What comes back is no frames any more.
-    socket.removeAllListeners('data').resume();
-    const close = frameOf({ procedure: procedure.connectClose, serial: 2 });
-    socket.write(
-      peer.encode(Buffer.concat([frameOf({ procedure: 1, serial: 1 }, opening), close])),
+    const { status: state } = await client.replyTo(
+      client.begin(procedure.connectOpen, opening),
+      patience,
     );
+    if (state !== status.ok) throw new Error('a client that logged in was not served');
+    client.begin(procedure.connectClose);
     await client.end;
   } finally {
     client.destroy();
-    peer.dispose();
   }
 }
