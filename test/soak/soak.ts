@@ -107,10 +107,10 @@ export class Soak {
     const { options, service } = this;
     await service.readyWorkers(2);
     if (options.clients > 0) {
-      await this.crowd(this.part(0.5), () => this.anyBlow());
+      await this.crowd(this.part(0.5, 0.5), () => this.anyBlow());
       // Each worker of the last generation, too, is to have done everything once.
       await service.reload();
-      const isHalfWay = this.part(0.1);
+      const isHalfWay = this.part(0.1, 0.6);
       const warmUpEnd = this.counts.sessions + warmUp;
       await this.crowd(
         () => this.counts.sessions >= warmUpEnd || isHalfWay(),
@@ -120,7 +120,7 @@ export class Soak {
     const pids = await this.quietProcesses();
     const before = await this.measure(pids);
     const watch = new KeepaliveWatch(() => service.proxy.open(), service.daemon);
-    await this.crowd(this.part(options.clients > 0 ? 0.4 : 1), () =>
+    await this.crowd(this.part(options.clients > 0 ? 0.4 : 1, 1), () =>
       options.clients > 0 ? this.restart() : Promise.resolve(),
     );
     await watch.stop();
@@ -131,11 +131,14 @@ export class Soak {
     return this.report(before, after);
   }
 
-  /** Begins a part of the soak; the result tells whether it is over. */
-  private part(share: number): () => boolean {
+  /**
+   * Begins a part of the soak that takes `share` of the time and ends with `until` of the sessions; the result tells whether
+   * it is over.
+   */
+  private part(share: number, until: number): () => boolean {
     const { seconds, sessions } = this.options;
     const end = performance.now() + share * seconds * 1000;
-    const last = this.counts.sessions + share * sessions;
+    const last = until * sessions;
     return () => performance.now() >= end || this.counts.sessions >= last;
   }
 
