@@ -297,6 +297,8 @@ export class Relay implements LinkOwner {
     this.pump();
     const { outbox } = this.client;
     outbox.flush();
+    // One that is being opened sends the client nothing, and nobody would release it.
+    if (link.state !== 'open') return;
     if (outbox.queuedBytes > clientHighWater) link.hold(clientHighWater);
     if (outbox.isBlockedFor(link)) link.hold(this.client);
   }

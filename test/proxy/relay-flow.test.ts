@@ -168,6 +168,37 @@ describe('the flow of bytes through the relay', function () {
       await until(() => events * event.length === flow.sent, { what: 'all events to arrive' });
     });
 
+    it('a large frame that stalls does not keep another daemon from being opened', async () => {
+      const { client, link, call } = await host.calling(host.qemu, largeHypervisorCall);
+      const large = frameOf({ ...call, type: messageType.reply }, randomBytes(mebibyte));
+      const received = client.bytesReceived;
+      link.send(large.subarray(0, mebibyte / 2));
+      await until(() => client.bytesReceived - received === mebibyte / 2, {
+        what: 'the first half',
+      });
+      const serial = client.begin(download);
+      const storage = await host.storage.connection();
+      storage.reply(await storage.takeCall(download));
+      link.send(large.subarray(mebibyte / 2));
+      expect((await client.replyTo(call.serial)).payload.length).to.equal(mebibyte);
+      await client.replyTo(serial);
+    });
+
+    it('a client that does not read does not keep a daemon from being opened', async () => {
+      const client = await host.opened();
+      client.pause();
+      const event = eventFrame(Buffer.alloc(60 * 1024));
+      const flow = new Flow(await host.qemu.connection(), () => event);
+      await stalled(() => flow.sent);
+      const serial = client.begin(download);
+      const storage = await host.storage.connection();
+      storage.reply(await storage.takeCall(download));
+      client.consume = (frame) => frame.procedure === domainEvent;
+      client.resume();
+      await client.replyTo(serial);
+      await flow.done;
+    });
+
     it('small frames behind a stalled large one all come once it is through', async () => {
       const { client, link, call } = await host.streaming(host.storage, download);
       const header = { procedure: download, type: messageType.stream, serial: call.serial };
