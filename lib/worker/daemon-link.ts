@@ -99,6 +99,8 @@ export class DaemonLink implements FrameSink, StreamListener {
   private stream: ByteStream | null = null;
   private gate: ReadGate | null = null;
   private box: Outbox | null = null;
+  /** Who sends the parts of a large frame, to the outbox. */
+  private readonly large = {};
   /** Once the daemon may send descriptors. */
   private intake: DescriptorIntake | null = null;
   private current: LinkState = 'opening';
@@ -166,15 +168,20 @@ export class DaemonLink implements FrameSink, StreamListener {
     this.box?.forward(this.owner, bytes, start, end);
   }
 
-  /** Forwards bytes that have no reply: stream frames, and parts of a large frame. */
+  /** Forwards a whole frame that has no reply. */
   forward(bytes: Buffer, start: number, end: number): void {
     this.box?.forward(this.owner, bytes, start, end);
   }
 
-  /** Sends the descriptors of the call that was forwarded last; they belong to the link from now on. */
-  sendDescriptors(descriptors: number[]): void {
+  /** Forwards part of a large frame, between `beginLarge()` and `endLarge()`. */
+  forwardPart(bytes: Buffer, start: number, end: number): void {
+    this.box?.forward(this.large, bytes, start, end);
+  }
+
+  /** Sends the descriptors of the call, a large one or not, that was forwarded last; they belong to the link from now on. */
+  sendDescriptors(descriptors: number[], isLarge: boolean): void {
     if (this.box === null) closeDescriptors(descriptors);
-    else this.box.sendDescriptors(this.owner, descriptors);
+    else this.box.sendDescriptors(isLarge ? this.large : this.owner, descriptors);
   }
 
   /**
@@ -201,9 +208,12 @@ export class DaemonLink implements FrameSink, StreamListener {
     if (row === undefined || row.descriptors !== null) this.expectDescriptors();
   }
 
-  /** Keeps the proxy's own frames out of a large one that is forwarded in parts, until `endLarge()`. */
+  /**
+   * Keeps all other frames out of a large one that is forwarded in parts, until `endLarge()`: the proxy's own, and calls
+   * that waited for another daemon and come here because there is none.
+   */
   beginLarge(): void {
-    this.box?.claim(this.owner);
+    this.box?.claim(this.large);
   }
 
   endLarge(): void {

@@ -164,10 +164,10 @@ export class Relay implements LinkOwner {
     descriptors: number[] | null,
   ): void {
     const target = this.largeTarget;
-    target?.forward(bytes, start, end);
+    target?.forwardPart(bytes, start, end);
     if (descriptors !== null) {
       if (target === null) closeDescriptors(descriptors);
-      else target.sendDescriptors(descriptors);
+      else target.sendDescriptors(descriptors, true);
     }
     if (last) target?.endLarge();
   }
@@ -355,7 +355,9 @@ export class Relay implements LinkOwner {
       this.inFlight++;
       this.noteBegin(bytes, start, link);
       link.forwardCall(bytes, start, end);
-      if (!this.descriptors.isEmpty) link.sendDescriptors(this.takeDescriptors(bytes, start));
+      if (!this.descriptors.isEmpty) {
+        link.sendDescriptors(this.takeDescriptors(bytes, start), false);
+      }
     } else if (link?.state === 'opening' && route !== 'hypervisor') {
       this.inFlight++;
       this.openings.get(route)?.waiting.push(Buffer.from(bytes.subarray(start, end)));

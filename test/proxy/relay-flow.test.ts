@@ -236,6 +236,20 @@ describe('the flow of bytes through the relay', function () {
       await client.replyTo(50);
     });
 
+    it('a large call is not torn apart by one that waited for a daemon that is not there', async () => {
+      await host.storage.stop();
+      const client = await host.opened();
+      const payload = randomBytes(mebibyte);
+      const large = frameOf({ procedure: largeHypervisorCall, serial: 100 }, payload);
+      client.send(frameOf({ procedure: download, serial: 99 }), large.subarray(0, part));
+      const link = await host.qemu.connection();
+      // By the time that another, later client's call comes this way, the first one's has found no daemon either.
+      await host.calling(host.qemu, download);
+      client.send(large.subarray(part));
+      expect((await link.takeCall(largeHypervisorCall)).payload.equals(payload)).to.be.true;
+      expect((await link.takeCall(download)).serial).to.equal(99);
+    });
+
     it('a large reply reaches the client before it is complete', async () => {
       const { client, link, call } = await host.calling(host.qemu, hypervisorCall);
       const before = client.bytesReceived;

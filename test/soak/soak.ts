@@ -9,7 +9,7 @@ import { until } from '../peers/waiting.js';
 import { join } from 'node:path';
 import { KeepaliveWatch } from './keepalive-watch.js';
 import { MemoryProbe } from './memory-probe.js';
-import { shakeHandsCutOff, visit, visitBySasl, visitCutOff } from './visitors.js';
+import { shakeHandsCutOff, visit, visitBySasl, visitCutOff, WrongAnswer } from './visitors.js';
 
 export interface SoakOptions {
   /** Whichever comes first ends the soak. */
@@ -166,6 +166,7 @@ export class Soak {
       await this.anyVisit(isCut);
     } catch (error) {
       if (isCut) return;
+      if (error instanceof WrongAnswer) this.findings.push(error.message);
       this.counts.broken++;
       const words = String(error);
       this.complaints.set(words, (this.complaints.get(words) ?? 0) + 1);

@@ -1,7 +1,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { messageType, status } from '../../lib/rpc/frame.js';
+import { messageType, procedureOf, serialOf, status, typeOf } from '../../lib/rpc/frame.js';
 import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import type { ClientOptions } from '../native/sasl-client.js';
 import { frameOf } from '../peers/frame-socket.js';
@@ -18,6 +18,9 @@ const patience = 20_000;
 export const visitorNumber = 1;
 
 const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
+
+/** What is wrong whatever is done to the service: no answer, not even an error, while the connection goes on, or another's. */
+export class WrongAnswer extends Error {}
 
 /** All that one client sends, of every kind of frame, and how many replies come of it. */
 class Script {
@@ -36,6 +39,12 @@ class Script {
 
   get bytes(): Buffer {
     return Buffer.concat(this.frames);
+  }
+
+  /** Procedures by serial number. */
+  calls(): Map<number, number> {
+    const calls = this.frames.filter((frame) => typeOf(frame, 0) === messageType.call);
+    return new Map(calls.map((frame) => [serialOf(frame, 0), procedureOf(frame, 0)]));
   }
 
   private call(number: number, payload?: Buffer): number {
@@ -65,20 +74,24 @@ export async function visit(entrance: Entrance): Promise<void> {
     const sent = new Map(
       script.frames.map((frame) => [frame.readUInt32BE(20), frame.subarray(28)] as const),
     );
-    let left = script.replies;
+    const missing = script.calls();
     const answered = new Promise<void>((resolve, reject) => {
       client.consume = ({ type, procedure: number, serial, status: state, payload }) => {
         if (type !== messageType.reply) return true;
         if (state !== status.ok) reject(new Error(`call ${number} failed`));
         const asked = sent.get(serial);
         if (number === stressCall.echo && asked && !payload.equals(echoOf(asked))) {
-          reject(new Error('a reply has another content'));
+          reject(new WrongAnswer('a reply has another content'));
         }
-        if (--left === 0) resolve();
+        missing.delete(serial);
+        if (missing.size === 0) resolve();
         return true;
       };
       void client.end.then(() => reject(new Error('the connection ended')));
-      setTimeout(() => reject(new Error(`${left} replies are missing`)), patience).unref();
+      setTimeout(() => {
+        const calls = [...missing].map(([serial, number]) => `${number} (serial ${serial})`);
+        reject(new WrongAnswer(`no answer to ${calls.join(', ')}`));
+      }, patience).unref();
     });
     client.send(script.bytes);
     await answered;
