@@ -30,8 +30,8 @@ export function refuse(stream: ByteStream, error: RpcError): void {
   };
   const timer = setTimeout(end, patience);
   stream.listen({
-    bytes: (chunk) => {
-      if (chunk.length >= headerLength) stream.write(encodeErrorReply(callOf(chunk, 0), error));
+    bytes: (buffer, length) => {
+      if (length >= headerLength) stream.write(encodeErrorReply(callOf(buffer, 0), error));
     },
     drained: () => undefined,
     closed: end,

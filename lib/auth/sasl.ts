@@ -8,6 +8,9 @@ export const maximumSaslData = 65536;
 /** tcp_min_ssf where the configuration does not set it: single DES, what old Kerberos has. */
 export const defaultMinSsf = 56;
 
+/** Bytes that a client must accept in one packet: each costs a call of libsasl2, however small it is. libvirt's accept 65 536. */
+const minimumPacket = 1024;
+
 // "No upper bound" and the packet size, as the C daemon passes them to libsasl2.
 const maximumSsf = 100_000;
 const maximumPacket = 65536;
@@ -193,6 +196,13 @@ export class SaslExchange {
     const least = this.#options.minSsf ?? defaultMinSsf;
     if (this.#options.transport === 'tcp' && ssf < least) {
       throw this.#fail('weak', `The SASL layer has ${ssf} bits, tcp_min_ssf asks for ${least}`);
+    }
+    if (ssf > 0 && this.#server.maxOutput() < minimumPacket) {
+      const most = this.#server.maxOutput();
+      throw this.#fail(
+        'weak',
+        `The client accepts packets of ${most} bytes, too small for a SASL layer`,
+      );
     }
     const userName = this.#server.userName();
     if (!userName) throw this.#fail('rejected', 'The SASL mechanism named no user');

@@ -42,6 +42,8 @@ const usualHeaders = {
 /** Shows pages over HTTP to whoever is connected; what to listen on is up to others. */
 export class HttpServer {
   private readonly connections = new Set<Socket>();
+  /** Those whose one request has come. */
+  private readonly served = new WeakSet<Socket>();
   private readonly server: Server;
 
   constructor(
@@ -79,6 +81,12 @@ export class HttpServer {
   }
 
   private async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    // Node's parser goes on with what came in the same packet, whatever `Connection` says.
+    if (this.served.has(request.socket)) {
+      request.socket.destroy();
+      return;
+    }
+    this.served.add(request.socket);
     const { status, contentType, body, headers } = await this.answerTo(request).catch(
       (error: unknown) => {
         const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -65,8 +65,8 @@ function reasonOf(error: Error): string {
   return 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message;
 }
 
-const addressOf = ({ remoteAddress, remotePort, localPort }: Socket): string =>
-  `${remoteAddress ?? ''} ${remotePort ?? 0} ${localPort ?? 0}`;
+const addressOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
+  `${remoteAddress ?? ''} ${remotePort ?? 0} ${localAddress ?? ''} ${localPort ?? 0}`;
 
 /** A TLS connection after its handshake as ByteStream. */
 export class TlsStream implements ByteStream {

@@ -22,9 +22,9 @@ export class ClientDescriptors {
     return true;
   }
 
-  /** Whether as many came with a call as it announces; of a large call, whether any can come. */
+  /** Whether as many came with a call as it announces; of a large call, whether they are looked for from its first byte on. */
   cameWith(bytes: Buffer, start: number, length: number): boolean {
-    if (length > collectLimit) return this.intake !== null;
+    if (length > collectLimit) return this.intake?.isFollowing === true;
     if (length < headerLength + 4) return false;
     return bytes.readUInt32BE(start + headerLength) === (this.intake?.offered ?? 0);
   }

@@ -39,10 +39,11 @@ const clientParameters = new Set([
  * driver, or that names a server, since the proxy does not dial out on a client's word.
  */
 export function parseConnectionUri(text: string): ConnectionTarget {
-  const parts = uriParts.exec(text);
+  // In this order: only of text without line feeds `uriParts` never has to try one way after the other.
+  const parts = uriCharacters.test(text) ? uriParts.exec(text) : null;
   const [, scheme, authority = '', path = '', query] = parts ?? [];
   const relativeColon = scheme === undefined && /^[^/]*:/.test(text);
-  if (parts === null || relativeColon || !uriCharacters.test(text)) {
+  if (parts === null || relativeColon) {
     throw new RpcError(errorCode.internal, errorDomain.uri, `Unable to parse URI ${text}`);
   }
   if (scheme === undefined) {

@@ -54,13 +54,15 @@ interface Question {
 export class DaemonConversation {
   private question: Question | null = null;
   private serial = 0;
+  private failure: Error | null = null;
 
   constructor(private readonly write: (frame: Buffer) => void) {}
 
-  /** Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given. */
+  /** Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given, be it before. */
   ask(procedure: number, payload?: Buffer): Promise<Buffer> {
     const serial = ++this.serial;
     return new Promise((answered, failed) => {
+      this.throwIfFailed();
       this.question = { procedure, serial, answered, failed };
       this.write(encodeCall(procedure, serial, payload));
     });
@@ -84,10 +86,16 @@ export class DaemonConversation {
     else question.failed(new DaemonRefusal(payload));
   }
 
-  /** Ends the conversation: the question under way, if any, fails with `error`. */
+  /** Ends the conversation: the question under way, if any, and all later ones fail with `error`; the first one counts. */
   fail(error: Error): void {
+    this.failure ??= error;
     const { question } = this;
     this.question = null;
-    question?.failed(error);
+    question?.failed(this.failure);
+  }
+
+  /** Throws what `fail` was given. */
+  throwIfFailed(): void {
+    if (this.failure !== null) throw this.failure;
   }
 }

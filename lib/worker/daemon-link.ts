@@ -149,7 +149,7 @@ export class DaemonLink implements FrameSink, StreamListener {
       await this.logIn();
       await this.conversation.ask(procedure.connectOpen, encodeOpenArguments(opening));
       await this.conversation.ask(procedure.connectSetIdentity, encodeIdentityArguments(identity));
-      signal.throwIfAborted();
+      this.conversation.throwIfFailed();
       this.current = 'open';
       this.meter?.opened();
     } catch (error) {
@@ -273,12 +273,14 @@ export class DaemonLink implements FrameSink, StreamListener {
   }
 
   largeFrame(bytes: Buffer, start: number): boolean {
-    if (this.current === 'open' && !this.owner.claimClient(this)) {
+    const wasOpen = this.current === 'open';
+    if (wasOpen && !this.owner.claimClient(this)) {
       this.hold(this.framer);
       return false;
     }
-    this.skipping = this.current !== 'open' || !this.admit(bytes, start);
-    if (this.skipping && this.current === 'open') this.owner.releaseClient(this);
+    // What is not admitted may end the link.
+    this.skipping = !wasOpen || !this.admit(bytes, start);
+    if (this.skipping && wasOpen) this.owner.releaseClient(this);
     return true;
   }
 

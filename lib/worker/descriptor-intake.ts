@@ -17,7 +17,8 @@ import type { DescriptorReceiver } from '../transport/descriptor-passage.js';
  */
 export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherSink {
   private readonly matcher: DescriptorMatcher;
-  private isFollowing = false;
+  /** Whether the stream is read so that no descriptor is lost. */
+  isFollowing = false;
   /** Those of frames that the framer has not cut yet, oldest first. */
   private ready: number[][] = [];
   private current: number[] | null = null;

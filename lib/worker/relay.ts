@@ -86,6 +86,9 @@ export class Relay implements LinkOwner {
   private flags = 0;
   private closeCallback = false;
   private closed = false;
+  /** While calls that waited for it get to know: a large one must not begin the next attempt. */
+  private failedOpening: { readonly route: SecondaryDriver; readonly failure: unknown } | null =
+    null;
   /** Where the large call or stream frame that is arriving goes; null when it is skipped. */
   private largeTarget: DaemonLink | null = null;
 
@@ -147,10 +150,12 @@ export class Relay implements LinkOwner {
       return true;
     }
     if (this.mustWait) return false;
-    const link = this.linkFor(this.routeOf(bytes, start));
+    const route = this.routeOf(bytes, start);
+    const failed = this.failedOpening?.route === route ? this.failedOpening : null;
+    const link = failed === null ? this.linkFor(route) : null;
     if (link?.state === 'opening') return false;
     this.largeTarget = link?.state === 'open' ? link : null;
-    this.beginLargeCall(bytes, start);
+    this.beginLargeCall(bytes, start, failed?.failure ?? socketClosed);
     this.largeTarget?.beginLarge();
     return true;
   }
@@ -366,10 +371,11 @@ export class Relay implements LinkOwner {
     }
   }
 
-  private beginLargeCall(bytes: Buffer, start: number): void {
+  /** `failure`: why there is no target, if there is none. */
+  private beginLargeCall(bytes: Buffer, start: number, failure: unknown): void {
     this.totals.calls++;
     if (this.largeTarget === null) {
-      this.fail(bytes, start, socketClosed);
+      this.fail(bytes, start, failure);
     } else {
       this.inFlight++;
       this.noteBegin(bytes, start, this.largeTarget);
@@ -450,7 +456,9 @@ export class Relay implements LinkOwner {
       if (failure === null) this.dispatch(frame, 0, frame.length);
       else this.fail(frame, 0, failure);
     }
+    this.failedOpening = failure === null ? null : { route, failure };
     this.pump();
+    this.failedOpening = null;
   }
 
   private linkTo(endpoint: Endpoint, role: LinkRole): DaemonLink {

@@ -62,6 +62,9 @@ export type SessionState = (typeof sessionStates)[number];
 const leftUnheard =
   'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
+/** Milliseconds between two words that a client which has not logged in speaks. */
+const spokenInterval = 1000;
+
 /** One client's connection, from its first frame to its end. */
 export class Session
   implements FrameSink, StreamListener, RelayClient, LoginClient, SessionFigures
@@ -80,6 +83,8 @@ export class Session
   private readonly descriptors: ClientDescriptors;
   private watch: KeepaliveWatch | null = null;
   private skipping = false;
+  /** Milliseconds of `performance.now()` when the primary was last told that the client speaks. */
+  private spokeAt = -Infinity;
   /** Why it was closed before it was in. */
   private refusal: RefusalReason | null = null;
   private bytesIn = 0;
@@ -218,7 +223,7 @@ export class Session
     if (this.state !== 'login') {
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
     } else {
-      this.context.spoke(this.id);
+      this.noteSpoken();
       if (!this.isValid(bytes, start) || this.asksForKeepalive(bytes, start, length)) return;
       this.login.frame(bytes, start, length);
     }
@@ -290,6 +295,14 @@ export class Session
     this.outbox = new Outbox(this.stream);
     this.gate = new ReadGate(this.stream);
     this.stream.listen(this);
+  }
+
+  /** Tells the primary at once, and then no more often than it matters: a stranger sends as many frames as it likes. */
+  private noteSpoken(): void {
+    const now = performance.now();
+    if (now - this.spokeAt < spokenInterval) return;
+    this.spokeAt = now;
+    this.context.spoke(this.id);
   }
 
   private isKeepalive(bytes: Buffer, start: number): boolean {

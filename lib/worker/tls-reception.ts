@@ -55,6 +55,7 @@ export class TlsReception {
       if (!verdict.ok) throw new TlsRefusal(verdict.reason);
       // What came right behind the handshake is in the socket by then.
       await nextTurn();
+      signal.throwIfAborted();
       if (socket.readableLength > 0) {
         throw new TlsRefusal('It sent data before it was told to go ahead.');
       }

@@ -50,6 +50,14 @@ describe('admin server', () => {
       );
     });
 
+    it('of another user who send too little to be a call are told nothing', async () => {
+      host.peer = { ...host.peer, uid: host.peer.uid + 1 };
+      const client = await host.connect();
+      client.send(Buffer.alloc(1));
+      await client.end;
+      expect(client.bytesReceived).to.equal(0);
+    });
+
     it('see themselves, with ids that are never used twice', async () => {
       const first = await host.connect();
       const [one] = await first.clients('admin');

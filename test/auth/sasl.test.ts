@@ -226,6 +226,11 @@ describe('auth/sasl (needs saslpasswd2)', () => {
       expect(back.equals(content.subarray(0, 10_000))).to.be.true;
     });
 
+    it('lets nobody in who accepts no packets of a reasonable size', async () => {
+      const failure = await withLayer({ maxBufferSize: 30 }).catch((error: unknown) => error);
+      expect(failure).to.be.instanceOf(AuthenticationError).with.property('code', 'weak');
+    });
+
     it('notices forged and oversized packets', async () => {
       const { exchange, client } = await withLayer();
       const packet = client.encode(Buffer.from('a call'));

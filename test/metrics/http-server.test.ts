@@ -103,6 +103,12 @@ describe('HTTP server for metrics', () => {
     expect(twice.match(/HTTP\/1.1 200/g)).to.have.length(1);
   });
 
+  it('ends a connection with further requests in the same packet', async () => {
+    const request = 'GET /page HTTP/1.1\r\nHost: x\r\n\r\n';
+    const answers = (await say(request.repeat(1000))).split('HTTP/1.1 ').length - 1;
+    expect(answers).to.be.at.most(1);
+  });
+
   it('answers HEAD without a body', async () => {
     const { status, headers, body } = await ask({ port }, '/page', 'HEAD');
     expect([status, headers['content-length'], body]).to.deep.equal([200, '5', '']);

@@ -356,6 +356,12 @@ describe(`the proxy's answers to odd input${reason === null ? '' : ` (skipped: $
     });
   }
 
+  it('OPEN of a long text that is nearly a URI is refused at once', async () => {
+    const client = await connected();
+    const uri = `//${'a'.repeat(200_000)}#\n`;
+    expect(readError(await client.openUri(uri)).message).to.contain('Unable to parse URI');
+  });
+
   for (const uri of [
     'qemu+tcp://127.0.0.1:1/system',
     'qemu://example.org/system',

@@ -99,6 +99,16 @@ describe('file descriptors that do not come as they should', function () {
     ],
     ['the same serial number twice', [announcing(1, call), 1, announcing(1, call), 1], /the same/],
   ];
+  it('from a client, a large call right behind the question whether it may send any: its connection is closed', async () => {
+    const client = await host.opened();
+    const question = { procedure: procedure.connectSupportsFeature, serial: 2 };
+    client.send(frameOf(question, encodeInt(feature.fdPassing)), announcing(1000, call, 300_000));
+    await client.end;
+    expect(host.qemu.seen.filter(({ procedure: number }) => number === openGraphics)).to.deep.equal(
+      [],
+    );
+  });
+
   for (const [what, parts, reason] of fromClients) {
     it(`from a client, ${what}: its connection is closed, and the log says why`, async () => {
       const client = await asking();

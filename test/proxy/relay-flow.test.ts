@@ -1,9 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { expect } from 'chai';
 import { headerLength, messageType, program, status } from '../../lib/rpc/frame.js';
-import { encodeString } from '../../lib/rpc/session-messages.js';
+import { errorCode, errorDomain, RpcError } from '../../lib/rpc/rpc-error.js';
+import { encodeInt, encodeString, procedure } from '../../lib/rpc/session-messages.js';
 import { frameOf, type FrameSocket } from '../peers/frame-socket.js';
-import type { RawClient } from '../peers/raw-client.js';
+import { readError, type RawClient } from '../peers/raw-client.js';
 import { StandInHost, stalled } from '../peers/stand-in-host.js';
 import { until } from '../peers/waiting.js';
 
@@ -250,6 +251,16 @@ describe('the flow of bytes through the relay', function () {
       expect((await link.takeCall(download)).serial).to.equal(99);
     });
 
+    it('a large call whose daemon cannot be opened is answered, and tries it once', async () => {
+      const refusal = new RpcError(errorCode.accessDenied, errorDomain.rpc, 'not for you');
+      host.storage.answer(procedure.connectOpen, () => refusal);
+      const client = await host.opened();
+      const reply = await client.call(download, Buffer.alloc(mebibyte));
+      expect(readError(reply).message).to.contain('not for you');
+      expect(host.storage.connections).to.have.length(1);
+      await client.ping();
+    });
+
     it('a large reply reaches the client before it is complete', async () => {
       const { client, link, call } = await host.calling(host.qemu, hypervisorCall);
       const before = client.bytesReceived;
@@ -315,6 +326,17 @@ describe('the flow of bytes through the relay', function () {
       await client.ping();
       expect(client.frames).to.deep.equal([]);
       expect((await host.qemu.connection()).frames.length).to.be.at.most(1);
+    });
+
+    it('with descriptors from a daemon that may not send them harm none but its own calls', async () => {
+      const { client, link, call } = await host.calling(host.storage, download);
+      const large = { ...call, type: messageType.replyWithFds };
+      link.send(frameOf(large, Buffer.concat([encodeInt(1), Buffer.alloc(mebibyte)])));
+      const error = readError(await client.replyTo(call.serial));
+      expect(error.message).to.contain(host.storage.path);
+      host.qemu.answer(hypervisorCall, () => encodeString('host'));
+      expect((await client.call(hypervisorCall)).status).to.equal(status.ok);
+      await client.ping();
     });
 
     it('with descriptors are refused like small ones', async () => {

@@ -101,6 +101,19 @@ describe('the relay when a daemon goes away', () => {
     expect((await client.call(hypervisorCall)).status).to.equal(status.ok);
   });
 
+  it('says so when a daemon answers a step of the opening and sends what is no frame with it', async () => {
+    const client = await host.opened();
+    for (const step of openingSteps) host.storage.answer(step, () => null);
+    const serial = client.begin(download);
+    const link = await host.storage.connection();
+    const asked = await link.takeCall(procedure.authList);
+    const answer = frameOf({ ...asked, type: messageType.reply }, encodeInt(0));
+    link.send(answer, encodeInt(5));
+    const { message } = readError(await client.replyTo(serial));
+    expect(message).to.contain('virtstoraged').and.to.contain(host.storage.path);
+    await client.ping();
+  });
+
   it('tells a client that asked for it when the hypervisor’s daemon is gone', async () => {
     const told = await host.calling(host.storage, download);
     const untold = await host.opened();
