@@ -83,7 +83,7 @@ export class HttpServer {
   private async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     // Node's parser goes on with what came in the same packet, whatever `Connection` says.
     if (this.served.has(request.socket)) {
-      request.socket.destroy();
+      request.socket.pause();
       return;
     }
     this.served.add(request.socket);
