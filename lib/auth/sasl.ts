@@ -32,11 +32,12 @@ export interface SaslExchangeOptions {
  */
 export class SaslLayer {
   readonly #server: SaslServer;
-  readonly #maxOutput: number;
+  /** Bytes that one packet carries at most. */
+  readonly maxOutput: number;
 
   constructor(server: SaslServer) {
     this.#server = server;
-    this.#maxOutput = Math.min(server.maxOutput(), maximumPacket);
+    this.maxOutput = Math.min(server.maxOutput(), maximumPacket);
   }
 
   /**
@@ -45,8 +46,8 @@ export class SaslLayer {
    */
   encode(bytes: Uint8Array): Buffer[] {
     const packets: Buffer[] = [];
-    for (let at = 0; at < bytes.length; at += this.#maxOutput) {
-      packets.push(this.#server.encode(bytes.subarray(at, at + this.#maxOutput)));
+    for (let at = 0; at < bytes.length; at += this.maxOutput) {
+      packets.push(this.#server.encode(bytes.subarray(at, at + this.maxOutput)));
     }
     return packets;
   }
@@ -197,18 +198,18 @@ export class SaslExchange {
     if (this.#options.transport === 'tcp' && ssf < least) {
       throw this.#fail('weak', `The SASL layer has ${ssf} bits, tcp_min_ssf asks for ${least}`);
     }
-    if (ssf > 0 && this.#server.maxOutput() < minimumPacket) {
-      const most = this.#server.maxOutput();
+    const layer = ssf > 0 ? new SaslLayer(this.#server) : null;
+    if (layer !== null && layer.maxOutput < minimumPacket) {
       throw this.#fail(
         'weak',
-        `The client accepts packets of ${most} bytes, too small for a SASL layer`,
+        `The client accepts packets of ${layer.maxOutput} bytes, too small for a SASL layer`,
       );
     }
     const userName = this.#server.userName();
     if (!userName) throw this.#fail('rejected', 'The SASL mechanism named no user');
     this.#userName = userName;
     this.#ssf = ssf;
-    this.#layer = ssf > 0 ? new SaslLayer(this.#server) : null;
+    this.#layer = layer;
   }
 
   #givenUp(): AuthenticationError {

@@ -17,8 +17,7 @@ import type { DescriptorReceiver } from '../transport/descriptor-passage.js';
  */
 export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherSink {
   private readonly matcher: DescriptorMatcher;
-  /** Whether the stream is read so that no descriptor is lost. */
-  isFollowing = false;
+  private following = false;
   /** Those of frames that the framer has not cut yet, oldest first. */
   private ready: number[][] = [];
   private current: number[] | null = null;
@@ -43,6 +42,11 @@ export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherS
     return current;
   }
 
+  /** Whether the stream is read so that no descriptor is lost. */
+  get isFollowing(): boolean {
+    return this.following;
+  }
+
   /** How many `take()` would yield. */
   get offered(): number {
     return this.current?.length ?? 0;
@@ -59,8 +63,8 @@ export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherS
   received(bytes: Buffer, descriptors: number[]): void {
     try {
       if (this.closed) return;
-      if (!this.isFollowing) {
-        this.isFollowing = true;
+      if (!this.following) {
+        this.following = true;
         this.matcher.follow(this.framer.heldBytes, this.framer.largeBytesLeft);
       }
       this.matcher.push(bytes, descriptors);

@@ -1,4 +1,4 @@
-import { beginsAnonymous, type RefusalReason, type Transport } from '../control/messages.js';
+import { beginsAnonymous, type Transport } from '../control/messages.js';
 import { undecodable } from '../rpc/call-errors.js';
 import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import {
@@ -33,6 +33,7 @@ import { XdrError } from '../rpc/xdr-reader.js';
 import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
 import { LayeredStream, LayerError } from '../transport/layered-stream.js';
 import { Outbox } from '../transport/outbox.js';
+import { Admission } from './admission.js';
 import {
   alreadyOpen,
   encodeFailure,
@@ -62,9 +63,6 @@ export type SessionState = (typeof sessionStates)[number];
 const leftUnheard =
   'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
-/** Milliseconds between two words that a client which has not logged in speaks. */
-const spokenInterval = 1000;
-
 /** One client's connection, from its first frame to its end. */
 export class Session
   implements FrameSink, StreamListener, RelayClient, LoginClient, SessionFigures
@@ -77,16 +75,12 @@ export class Session
   private readonly profile: ClientProfile;
   private readonly framer: Framer;
   private readonly login: Login;
-  private readonly loginTimer: NodeJS.Timeout;
+  private readonly admission: Admission;
   private readonly readOnly: boolean;
   private relay: Relay | null = null;
   private readonly descriptors: ClientDescriptors;
   private watch: KeepaliveWatch | null = null;
   private skipping = false;
-  /** Milliseconds of `performance.now()` when the primary was last told that the client speaks. */
-  private spokeAt = -Infinity;
-  /** Why it was closed before it was in. */
-  private refusal: RefusalReason | null = null;
   private bytesIn = 0;
   /** Bytes that went out before a SASL layer was there. */
   private bytesOutInClear = 0;
@@ -106,12 +100,11 @@ export class Session
     this.descriptors = new ClientDescriptors(this.framer, this);
     this.login = new Login(introduction, () => context.login(introduction, externalSsf), this);
     const seconds = context.configuration.cluster.login_timeout;
-    this.loginTimer = setTimeout(
-      () => {
-        this.refusal = 'login_timeout';
-        this.close(`did not log in and open within ${seconds} seconds (login_timeout)`, 'warning');
-      },
+    const tooLate = `did not log in and open within ${seconds} seconds (login_timeout)`;
+    this.admission = new Admission(
       arrival.arrivedAt + seconds * 1000 - performance.now(),
+      () => this.close(tooLate, 'warning'),
+      () => context.spoke(this.id),
     );
   }
 
@@ -179,7 +172,7 @@ export class Session
     this.release();
     this.logEnd(reason, level);
     this.transition(['closing'], 'closed');
-    this.context.closed(this, this.refusal);
+    this.context.closed(this, this.admission.refusal);
   }
 
   // The client's stream
@@ -223,7 +216,7 @@ export class Session
     if (this.state !== 'login') {
       if (this.isValid(bytes, start)) this.route(bytes, start, length);
     } else {
-      this.noteSpoken();
+      this.admission.spoke();
       if (!this.isValid(bytes, start) || this.asksForKeepalive(bytes, start, length)) return;
       this.login.frame(bytes, start, length);
     }
@@ -271,7 +264,7 @@ export class Session
     // A client that is in already loses nothing by asking again in a way that is not offered.
     if (this.state !== 'login') return;
     this.context.log.warning(`${this.profile.description}: login failed: ${reason}`);
-    this.refusal = 'login';
+    this.admission.refusal = 'login';
     this.close('login failed');
   }
 
@@ -295,14 +288,6 @@ export class Session
     this.outbox = new Outbox(this.stream);
     this.gate = new ReadGate(this.stream);
     this.stream.listen(this);
-  }
-
-  /** Tells the primary at once, and then no more often than it matters: a stranger sends as many frames as it likes. */
-  private noteSpoken(): void {
-    const now = performance.now();
-    if (now - this.spokeAt < spokenInterval) return;
-    this.spokeAt = now;
-    this.context.spoke(this.id);
   }
 
   private isKeepalive(bytes: Buffer, start: number): boolean {
@@ -461,7 +446,7 @@ export class Session
     openByUri(relay, name ?? '', openFlags, this.context).then(
       () => {
         if (!this.transition(['opening'], 'open')) return;
-        clearTimeout(this.loginTimer);
+        this.admission.end();
         this.answer(encodeReply(call));
         relay.pump();
       },
@@ -483,7 +468,7 @@ export class Session
   }
 
   private release(): void {
-    clearTimeout(this.loginTimer);
+    this.admission.end();
     this.login.end();
     this.framer.stop();
     this.descriptors.close();

@@ -1,12 +1,9 @@
 import type { Bench, Subject } from './bench.js';
 import { runLoad, startLoad, type LoadMode, type LoadOptions } from './load.js';
-import { memoryBytes } from './processes.js';
+import { withMostMemory } from './processes.js';
 import type { Figures, RowDescription } from './results.js';
 
 const MiB = 1024 * 1024;
-
-/** How often memory is looked at, in milliseconds. */
-const lookInterval = 50;
 
 const metrics = {
   ratio: { name: 'p99 ratio', better: 'less', digits: 1 },
@@ -15,7 +12,7 @@ const metrics = {
   memory: { name: 'MiB at most', better: 'less', digits: 0 },
 } as const;
 
-interface FloodRow extends RowDescription {
+export interface FloodRow extends RowDescription {
   readonly mode: LoadMode | 'unread';
   readonly options: LoadOptions;
 }
@@ -61,16 +58,12 @@ async function measure(bench: Bench, row: FloodRow, subject: Subject): Promise<F
     return latency.p99;
   };
   const quiet = await healthy();
-  const pids = subject.pids();
-  let memory = 0;
-  const look = setInterval(() => (memory = Math.max(memory, memoryBytes(pids))), lookInterval);
   // Longer than it is needed: it is killed.
   const flooder = startLoad(generator, row.mode, { socket, seconds: 600, ...row.options });
   try {
-    const beside = await healthy();
-    return { ratio: beside / quiet, beside, quiet, memory: memory / MiB };
+    const { result: beside, most } = await withMostMemory(subject.pids(), healthy);
+    return { ratio: beside / quiet, beside, quiet, memory: most / MiB };
   } finally {
-    clearInterval(look);
     await flooder.kill('SIGKILL');
   }
 }

@@ -29,6 +29,24 @@ export function memoryBytes(pids: readonly number[]): number {
   return sum(pids, residentBytes);
 }
 
+/** Milliseconds between looks at memory. */
+const lookInterval = 20;
+
+/** Does `work`; `most` is what `memoryBytes` rose to meanwhile, from before on. */
+export async function withMostMemory<T>(
+  pids: readonly number[],
+  work: () => Promise<T>,
+): Promise<{ readonly result: T; readonly most: number }> {
+  let most = memoryBytes(pids);
+  const look = setInterval(() => (most = Math.max(most, memoryBytes(pids))), lookInterval);
+  try {
+    const result = await work();
+    return { result, most };
+  } finally {
+    clearInterval(look);
+  }
+}
+
 function sum(pids: readonly number[], value: (pid: number) => number): number {
   return pids.reduce((total, pid) => total + value(pid), 0);
 }

@@ -1,7 +1,14 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { messageType, procedureOf, serialOf, status, typeOf } from '../../lib/rpc/frame.js';
+import {
+  headerLength,
+  messageType,
+  procedureOf,
+  serialOf,
+  status,
+  typeOf,
+} from '../../lib/rpc/frame.js';
 import { encodeInt, encodeOpenArguments, procedure } from '../../lib/rpc/session-messages.js';
 import type { ClientOptions } from '../native/sasl-client.js';
 import { frameOf } from '../peers/frame-socket.js';
@@ -22,10 +29,9 @@ const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
 /** What is wrong whatever is done to the service: no answer, not even an error, while the connection goes on, or another's. */
 export class WrongAnswer extends Error {}
 
-/** All that one client sends, of every kind of frame, and how many replies come of it. */
+/** All that one client sends, of every kind of frame. */
 class Script {
   readonly frames: Buffer[] = [];
-  replies = 0;
   private serial = 0;
 
   constructor() {
@@ -41,14 +47,13 @@ class Script {
     return Buffer.concat(this.frames);
   }
 
-  /** Procedures by serial number. */
-  calls(): Map<number, number> {
+  /** The frames that are to be answered, by serial number. */
+  calls(): Map<number, Buffer> {
     const calls = this.frames.filter((frame) => typeOf(frame, 0) === messageType.call);
-    return new Map(calls.map((frame) => [serialOf(frame, 0), procedureOf(frame, 0)]));
+    return new Map(calls.map((frame) => [serialOf(frame, 0), frame]));
   }
 
   private call(number: number, payload?: Buffer): number {
-    this.replies++;
     this.frames.push(frameOf({ procedure: number, serial: ++this.serial }, payload));
     return this.serial;
   }
@@ -71,16 +76,18 @@ export async function visit(entrance: Entrance): Promise<void> {
   const client = await entrance.connect();
   try {
     const script = new Script();
-    const sent = new Map(
-      script.frames.map((frame) => [frame.readUInt32BE(20), frame.subarray(28)] as const),
-    );
-    const missing = script.calls();
+    const sent = script.calls();
+    const missing = new Map(sent);
     const answered = new Promise<void>((resolve, reject) => {
       client.consume = ({ type, procedure: number, serial, status: state, payload }) => {
         if (type !== messageType.reply) return true;
         if (state !== status.ok) reject(new Error(`call ${number} failed`));
         const asked = sent.get(serial);
-        if (number === stressCall.echo && asked && !payload.equals(echoOf(asked))) {
+        if (
+          number === stressCall.echo &&
+          asked &&
+          !payload.equals(echoOf(asked.subarray(headerLength)))
+        ) {
           reject(new WrongAnswer('a reply has another content'));
         }
         missing.delete(serial);
@@ -89,7 +96,9 @@ export async function visit(entrance: Entrance): Promise<void> {
       };
       void client.end.then(() => reject(new Error('the connection ended')));
       setTimeout(() => {
-        const calls = [...missing].map(([serial, number]) => `${number} (serial ${serial})`);
+        const calls = [...missing].map(
+          ([serial, call]) => `${procedureOf(call, 0)} (serial ${serial})`,
+        );
         reject(new WrongAnswer(`no answer to ${calls.join(', ')}`));
       }, patience).unref();
     });
@@ -122,7 +131,7 @@ export async function visitCutOff(entrance: Entrance): Promise<void> {
     await new Promise<void>((resolve) => client.socket.end(() => resolve()));
   } else {
     client.send(whole);
-    const least = 28 * script.replies;
+    const least = headerLength * script.calls().size;
     const cut = randomInt(least + 1);
     while (client.bytesReceived < cut && !client.ended) {
       await Promise.race([once(client.socket, 'data'), client.end]).catch(() => undefined);
