@@ -44,7 +44,7 @@ import {
 import { DescriptorIntake } from './descriptor-intake.js';
 import { ReadGate } from './read-gate.js';
 
-/** Bytes a daemon may be behind before whoever causes more of them is no longer read: the client, or the daemon itself. */
+/** Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer answered. */
 export const daemonHighWater = 1024 * 1024;
 
 /** What a link needs of the relay it belongs to. */
@@ -300,13 +300,10 @@ export class DaemonLink implements FrameSink, StreamListener {
     } catch (error) {
       this.failed(error);
     }
-    // PONGs must not pile up before a daemon that asks and does not read.
-    if (this.queuedBytes + (this.box?.deferredBytes ?? 0) > daemonHighWater) this.hold(this.box);
     this.owner.turnEnded(this);
   }
 
   drained(): void {
-    this.release(this.box);
     this.owner.drained(this);
   }
 
@@ -414,7 +411,7 @@ export class DaemonLink implements FrameSink, StreamListener {
 
   private admitMessage(programNumber: number, number: number): boolean {
     if (programNumber === program.keepalive) {
-      if (number === keepalive.ping) this.box?.send(this, encodeKeepalive(keepalive.pong));
+      if (number === keepalive.ping) this.answerPing();
       return false;
     }
     const event = procedureAt(programNumber, number);
@@ -425,6 +422,16 @@ export class DaemonLink implements FrameSink, StreamListener {
       return this.refuse("another driver's event", programNumber, number);
     }
     return true;
+  }
+
+  /**
+   * PONGs must not pile up before a daemon that asks and does not read: what waits for it already tells it as much. Not
+   * reading from it instead would end in a deadlock, as libvirt's daemons take no more of an upload while a download of
+   * the same connection is stuck.
+   */
+  private answerPing(): void {
+    const waiting = this.queuedBytes + (this.box?.deferredBytes ?? 0);
+    if (waiting <= daemonHighWater) this.box?.send(this, encodeKeepalive(keepalive.pong));
   }
 
   /** Its descriptors are lost, and the bytes they came with are not told from frames. */

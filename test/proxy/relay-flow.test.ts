@@ -261,6 +261,27 @@ describe('the flow of bytes through the relay', function () {
       await client.ping();
     });
 
+    it('a download goes on while the daemon takes no more of an upload', async () => {
+      const { client, link, call } = await host.streaming(host.storage, upload);
+      const serial = client.begin(download);
+      const other = await link.takeCall(download);
+      link.reply(other);
+      await client.replyTo(serial);
+      link.pause();
+      const header = { type: messageType.stream, status: status.continue };
+      const sends = { ...header, procedure: upload, serial: call.serial };
+      const flow = new Flow(client, () => frameOf(sends, Buffer.alloc(streamData)));
+      await stalled(() => flow.sent);
+      // libvirt's daemons answer a client with what has room in their queue, and read on only then.
+      const downloaded = frameOf({ ...other, ...header }, randomBytes(streamData));
+      for (let count = 0; count < 100; count++) {
+        await link.sendWithRegard(downloaded);
+        await client.take(({ procedure }) => procedure === download, `download ${count}`);
+      }
+      link.resume();
+      await flow.done;
+    });
+
     it('a large reply reaches the client before it is complete', async () => {
       const { client, link, call } = await host.calling(host.qemu, hypervisorCall);
       const before = client.bytesReceived;
