@@ -21,6 +21,11 @@ export interface ByteStream {
   readonly isLeft: boolean;
   /** Null where descriptors cannot be passed: over TCP, TLS, a SASL layer. */
   readonly passage: DescriptorPassage | null;
+  /**
+   * Whether `write` is to be given bytes of one frame at a time. libvirt's client waits for its socket and does not look at
+   * what TLS has decrypted already, so it would sleep on the second frame of a record.
+   */
+  readonly separatesFrames: boolean;
   /** Begins to read. */
   listen(listener: StreamListener): void;
   /** Sends the bytes from `start` to `end`; what cannot go out at once is copied. */

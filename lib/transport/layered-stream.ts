@@ -25,6 +25,11 @@ export class LayeredStream implements ByteStream {
     return this.inner.queuedBytes;
   }
 
+  /** The layer itself needs no such care: libvirt's client looks at what it has decoded before it sleeps. */
+  get separatesFrames(): boolean {
+    return this.inner.separatesFrames;
+  }
+
   get isLeft(): boolean {
     return this.inner.isLeft;
   }

@@ -5,8 +5,8 @@ import type { ByteStream } from './byte-stream.js';
 export type Sender = object;
 
 /**
- * The frames on their way into one stream. Frames that lie side by side in a chunk become one write; a large frame
- * whose bytes are still arriving is never torn apart by another sender's frames.
+ * The frames on their way into one stream. Frames that lie side by side in a chunk become one write, unless the stream
+ * wants each by itself; a large frame whose bytes are still arriving is never torn apart by another sender's frames.
  */
 export class Outbox {
   private run: Buffer | null = null;
@@ -47,13 +47,13 @@ export class Outbox {
     return this.holder !== null && this.holder !== sender;
   }
 
-  /** Adds a frame that lies in `bytes`; `flush()` must follow before they change. */
+  /** Adds a frame, or a part of a large one, that lies in `bytes`; `flush()` must follow before they change. */
   forward(sender: Sender, bytes: Buffer, start: number, end: number): void {
     if (this.isBlockedFor(sender)) {
       this.defer(Buffer.from(bytes.subarray(start, end)));
       return;
     }
-    if (this.run === bytes && this.runEnd === start) {
+    if (this.run === bytes && this.runEnd === start && !this.stream.separatesFrames) {
       this.runEnd = end;
       return;
     }

@@ -47,6 +47,7 @@ export function endInTime(socket: Socket): void {
  * queue, which costs more than the system call itself, sees only the rest.
  */
 export class SocketStream implements ByteStream {
+  readonly separatesFrames = false;
   private listener: StreamListener | null = null;
   /** The socket's number while it is open. */
   readonly fd: number;

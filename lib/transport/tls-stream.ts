@@ -68,12 +68,15 @@ function reasonOf(error: Error): string {
 const addressOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
   `${remoteAddress ?? ''} ${remotePort ?? 0} ${localAddress ?? ''} ${localPort ?? 0}`;
 
-/** A TLS connection after its handshake as ByteStream. */
+/** A TLS connection after its handshake as ByteStream. What one `write` is given has its TLS records to itself. */
 export class TlsStream implements ByteStream {
   readonly passage = null;
+  readonly separatesFrames = true;
   private listener: StreamListener | null = null;
 
   constructor(private readonly socket: TLSSocket) {
+    // Writes that have to wait would be joined by it.
+    Object.assign(socket, { _writev: undefined });
     const closed = (error: Error | null): void => {
       const { listener } = this;
       this.listener = null;
