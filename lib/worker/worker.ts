@@ -11,16 +11,16 @@ import type {
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { areScarce, isScarce } from '../native/descriptors.js';
-import { CallMeter } from './call-meter.js';
-import { DaemonDirectory, type Endpoint } from './daemon-directory.js';
-import { tooManyOpenFiles } from './daemon-errors.js';
-import { LogSender } from './log-sender.js';
-import { Reporter } from './reporter.js';
-import { Session } from './session.js';
-import type { Arrival, SessionContext } from './session-context.js';
-import { SessionDaemons } from './session-daemon.js';
-import type { TlsReception } from './tls-reception.js';
-import { TlsRefusal } from './tls-refusal.js';
+import { CallMeter } from './reports/call-meter.js';
+import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
+import { tooManyOpenFiles } from './daemon/errors.js';
+import { LogSender } from './reports/log-sender.js';
+import { Reporter } from './reports/reporter.js';
+import { Session } from './client/session.js';
+import type { Arrival, SessionContext } from './client/session-context.js';
+import { SessionDaemons } from './daemon/autostart.js';
+import type { TlsReception } from './client/tls-handshake.js';
+import { TlsRefusal } from './client/tls-refusal.js';
 
 /** Milliseconds between looks at all sessions' silence. */
 const tickInterval = 1000;
@@ -85,7 +85,7 @@ export class Worker {
     const { configuration } = setup;
     if (!configuration.conf.listen_tls) return new Worker(setup, channel, null);
     // It takes its time to load, which most hosts need not spend.
-    const { TlsReception } = await import('./tls-reception.js');
+    const { TlsReception } = await import('./client/tls-handshake.js');
     return new Worker(setup, channel, () => new TlsReception(configuration));
   }
 

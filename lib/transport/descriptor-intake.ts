@@ -7,8 +7,8 @@ import {
 } from '../rpc/descriptor-matcher.js';
 import { typeOf } from '../rpc/frame.js';
 import type { Framer, FrameSink } from '../rpc/framer.js';
-import type { StreamListener } from '../transport/byte-stream.js';
-import type { DescriptorReceiver } from '../transport/descriptor-passage.js';
+import type { StreamListener } from './byte-stream.js';
+import type { DescriptorReceiver } from './descriptor-passage.js';
 
 /**
  * Stands between a stream and the framer, and between the framer and its sink, of a connection on which descriptors may

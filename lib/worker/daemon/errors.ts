@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
-import type { DaemonFailure } from '../control/worker-report.js';
-import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
-import { DaemonRefusal } from './daemon-conversation.js';
-import type { Endpoint } from './daemon-directory.js';
+import type { DaemonFailure } from '../../control/worker-report.js';
+import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
+import { DaemonRefusal } from './conversation.js';
+import type { Endpoint } from './directory.js';
 
 /** The daemon's socket cannot be connected to. The text is the one libvirt's own daemons give. */
 export class ConnectError extends RpcError {

@@ -1,8 +1,8 @@
-import { AuthenticationError } from '../auth/authentication-error.js';
-import { matchesAny } from '../auth/allow-list.js';
-import type { PolkitAuthority } from '../auth/polkit.js';
-import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../auth/sasl.js';
-import type { ClientIntroduction } from '../control/messages.js';
+import { AuthenticationError } from '../../auth/authentication-error.js';
+import { matchesAny } from '../../auth/allow-list.js';
+import type { PolkitAuthority } from '../../auth/polkit.js';
+import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../../auth/sasl.js';
+import type { ClientIntroduction } from '../../control/messages.js';
 import {
   callOf,
   encodeReply,
@@ -12,8 +12,8 @@ import {
   program,
   typeOf,
   type CallHeader,
-} from '../rpc/frame.js';
-import { encodeErrorReply } from '../rpc/rpc-error.js';
+} from '../../rpc/frame.js';
+import { encodeErrorReply } from '../../rpc/rpc-error.js';
 import {
   authType,
   encodeAuthList,
@@ -23,8 +23,8 @@ import {
   procedure,
   readSaslStart,
   readSaslStep,
-} from '../rpc/session-messages.js';
-import { authenticationFailed, authenticationRequired } from './answers.js';
+} from '../../rpc/session-messages.js';
+import { authenticationFailed, authenticationRequired } from '../relay/answers.js';
 
 /** What a login needs to know and whom to ask. */
 export interface LoginSettings {
@@ -134,7 +134,7 @@ export class Login {
     if (local.startTime === null) throw new Error('its process ended before it logged in');
     this.asking = new AbortController();
     const { signal } = this.asking;
-    const { polkitActions } = await import('../auth/polkit.js');
+    const { polkitActions } = await import('../../auth/polkit.js');
     const polkit = await this.settings().polkit();
     const verdict = await polkit.check({
       action: readOnly ? polkitActions.monitor : polkitActions.manage,
@@ -151,7 +151,7 @@ export class Login {
   private async initSasl(call: CallHeader): Promise<void> {
     if (this.exchange !== null) throw new Error('began a second SASL exchange');
     // Loaded by the first who needs it.
-    const { SaslExchange } = await import('../auth/sasl.js');
+    const { SaslExchange } = await import('../../auth/sasl.js');
     const exchange = await SaslExchange.open(this.settings().sasl);
     if (this.isOver) {
       exchange.dispose();

@@ -1,4 +1,4 @@
-import { unexpectedStatus, unknownProcedure, unknownProgram } from '../rpc/call-errors.js';
+import { unexpectedStatus, unknownProcedure, unknownProgram } from '../../rpc/call-errors.js';
 import {
   callOf,
   encodeFrame,
@@ -12,11 +12,11 @@ import {
   typeOf,
   versionOf,
   type CallHeader,
-} from '../rpc/frame.js';
-import { isForwardedProgram, procedureAt } from '../rpc/procedures.js';
-import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
-import { closeReason, encodeInt, feature, procedure } from '../rpc/session-messages.js';
-import { DaemonRefusal } from './daemon-conversation.js';
+} from '../../rpc/frame.js';
+import { isForwardedProgram, procedureAt } from '../../rpc/procedures.js';
+import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
+import { closeReason, encodeInt, feature, procedure } from '../../rpc/session-messages.js';
+import { DaemonRefusal } from '../daemon/conversation.js';
 
 /** What the proxy itself answers to odd input; the texts are those of libvirt's own proxy. */
 const internal = (text: string): RpcError =>

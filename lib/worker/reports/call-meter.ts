@@ -1,3 +1,4 @@
+import type { CallHeader } from '../../rpc/frame.js';
 import {
   callStatuses,
   daemonFailures,
@@ -7,9 +8,8 @@ import {
   type CallStatus,
   type DaemonFailure,
   type DaemonReport,
-} from '../control/worker-report.js';
-import { procedures } from '../rpc/procedures.js';
-import type { PendingCall } from './call-table.js';
+} from '../../control/worker-report.js';
+import { procedures } from '../../rpc/procedures.js';
 
 /** In milliseconds; the last has room for everything. */
 const bounds = [...durationBounds.map((seconds) => seconds * 1000), Infinity];
@@ -148,7 +148,7 @@ export class DaemonMeter {
   }
 
   /** No reply to these will come, or nobody will see it. */
-  lost(calls: readonly PendingCall[]): void {
+  lost(calls: readonly CallHeader[]): void {
     for (const { program, procedure } of calls) this.calls.ended(program, procedure, 'lost');
   }
 

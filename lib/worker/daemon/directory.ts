@@ -1,14 +1,14 @@
 import { access } from 'node:fs/promises';
-import { ROUTES } from '../config/cluster-keys.js';
+import { ROUTES } from '../../config/cluster-keys.js';
 import {
   daemonPlace,
   hypervisorDrivers,
   knownDrivers,
   type DaemonPlace,
   type PlacesConfiguration,
-} from '../config/daemon-places.js';
+} from '../../config/daemon-places.js';
 import type { ConnectionTarget } from './connection-uri.js';
-import type { SecondaryDriver } from '../rpc/procedures.js';
+import type { SecondaryDriver } from '../../rpc/procedures.js';
 
 /** A daemon to connect to, by its read-write or its read-only socket. */
 export interface Endpoint extends DaemonPlace {

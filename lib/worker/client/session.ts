@@ -1,6 +1,6 @@
-import { beginsAnonymous, type Transport } from '../control/messages.js';
-import { undecodable } from '../rpc/call-errors.js';
-import { DescriptorError } from '../rpc/descriptor-matcher.js';
+import { beginsAnonymous, type Transport } from '../../control/messages.js';
+import { undecodable } from '../../rpc/call-errors.js';
+import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   callOf,
   encodeKeepalive,
@@ -16,11 +16,11 @@ import {
   programOf,
   typeOf,
   type CallHeader,
-} from '../rpc/frame.js';
-import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
-import { KeepaliveWatch } from '../rpc/keepalive-watch.js';
-import { procedureAt } from '../rpc/procedures.js';
-import { encodeErrorReply, RpcError } from '../rpc/rpc-error.js';
+} from '../../rpc/frame.js';
+import { Framer, FrameLengthError, type FrameSink } from '../../rpc/framer.js';
+import { KeepaliveWatch } from '../../rpc/keepalive-watch.js';
+import { procedureAt } from '../../rpc/procedures.js';
+import { encodeErrorReply, RpcError } from '../../rpc/rpc-error.js';
 import {
   feature,
   openReadOnly,
@@ -28,11 +28,11 @@ import {
   readFeature,
   readIdentityArguments,
   readOpenArguments,
-} from '../rpc/session-messages.js';
-import { XdrError } from '../rpc/xdr-reader.js';
-import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
-import { LayeredStream, LayerError } from '../transport/layered-stream.js';
-import { Outbox } from '../transport/outbox.js';
+} from '../../rpc/session-messages.js';
+import { XdrError } from '../../rpc/xdr-reader.js';
+import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
+import { LayeredStream, LayerError } from '../../transport/layered-stream.js';
+import { Outbox } from '../../transport/outbox.js';
 import { Admission } from './admission.js';
 import {
   alreadyOpen,
@@ -46,16 +46,17 @@ import {
   notOpen,
   notOpenFor,
   ownFeatures,
-} from './answers.js';
-import { CallAudit } from './call-audit.js';
+} from '../relay/answers.js';
+import { CallAudit } from '../reports/call-audit.js';
 import { ClientDescriptors } from './client-descriptors.js';
-import { ClientProfile } from './client-profile.js';
-import { explain } from './daemon-errors.js';
+import { ClientProfile } from './profile.js';
+import { explain } from '../daemon/errors.js';
 import { Login, type LoginClient, type LoginResult } from './login.js';
 import { openByUri } from './opening.js';
-import { ReadGate } from './read-gate.js';
-import { clientHighWater, Relay, type RelayClient } from './relay.js';
-import type { Arrival, SessionContext, SessionFigures } from './session-context.js';
+import { ReadGate } from '../../transport/read-gate.js';
+import { clientHighWater, Relay, type RelayClient } from '../relay/relay.js';
+import type { SessionFigures } from '../reports/reporter.js';
+import type { Arrival, SessionContext } from './session-context.js';
 
 export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
 export type SessionState = (typeof sessionStates)[number];

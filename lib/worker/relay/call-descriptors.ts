@@ -1,5 +1,5 @@
-import { closeDescriptors } from '../native/descriptors.js';
-import type { ReadGate } from './read-gate.js';
+import { closeDescriptors } from '../../native/descriptors.js';
+import type { ReadGate } from '../../transport/read-gate.js';
 
 /** At this many the client is no longer read, until half of them have gone. */
 const maxKept = 128;

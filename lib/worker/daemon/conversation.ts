@@ -9,9 +9,9 @@ import {
   status,
   statusOf,
   typeOf,
-} from '../rpc/frame.js';
-import { readErrorMessage } from '../rpc/rpc-error.js';
-import { XdrError } from '../rpc/xdr-reader.js';
+} from '../../rpc/frame.js';
+import { readErrorMessage } from '../../rpc/rpc-error.js';
+import { XdrError } from '../../rpc/xdr-reader.js';
 
 /** A daemon answered one of the proxy's own calls with an error; `payload` is its error struct. */
 export class DaemonRefusal extends Error {

@@ -1,7 +1,7 @@
-import type { LocalPeer } from '../control/messages.js';
-import type { AuditEntry } from '../logging/audit-file.js';
-import { groupName, userName } from '../native/accounts.js';
-import type { TypedParameter } from '../rpc/typed-parameters.js';
+import type { LocalPeer } from '../../control/messages.js';
+import type { AuditEntry } from '../../logging/audit-file.js';
+import { groupName, userName } from '../../native/accounts.js';
+import type { TypedParameter } from '../../rpc/typed-parameters.js';
 
 /** Who a client is, as far as is known: the kernel's word for UNIX sockets, and what logging in has shown. */
 export interface Identity {

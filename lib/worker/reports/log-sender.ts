@@ -1,7 +1,7 @@
-import type { ControlChannel } from '../control/channel.js';
-import type { PrimaryMessage, WorkerMessage } from '../control/messages.js';
-import type { AuditEntry } from '../logging/audit-file.js';
-import type { LogRecord } from '../logging/logger.js';
+import type { ControlChannel } from '../../control/channel.js';
+import type { PrimaryMessage, WorkerMessage } from '../../control/messages.js';
+import type { AuditEntry } from '../../logging/audit-file.js';
+import type { LogRecord } from '../../logging/logger.js';
 import type { AuditTrail } from './call-audit.js';
 
 /** Bytes on their way to a primary that does not keep up, beyond which lines are dropped. */

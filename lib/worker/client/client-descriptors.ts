@@ -1,7 +1,7 @@
-import { headerLength, messageType } from '../rpc/frame.js';
-import { collectLimit, type Framer, type FrameSink } from '../rpc/framer.js';
-import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
-import { DescriptorIntake } from './descriptor-intake.js';
+import { headerLength, messageType } from '../../rpc/frame.js';
+import { collectLimit, type Framer, type FrameSink } from '../../rpc/framer.js';
+import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
+import { DescriptorIntake } from '../../transport/descriptor-intake.js';
 
 /** The descriptors that a client sends with its calls, from the time on when it has asked whether it may. */
 export class ClientDescriptors {

@@ -1,4 +1,4 @@
-import type { ByteStream } from '../transport/byte-stream.js';
+import type { ByteStream } from './byte-stream.js';
 
 /** Reading from a stream stops while there is at least one reason to hold it. */
 export class ReadGate {

@@ -1,26 +1,14 @@
-import type { Configuration } from '../config/configuration.js';
-import type {
-  ClientIntroduction,
-  ProvenIdentity,
-  RefusalReason,
-  Transport,
-} from '../control/messages.js';
-import type { Logger } from '../logging/logger.js';
-import type { ByteStream } from '../transport/byte-stream.js';
-import type { AuditTrail } from './call-audit.js';
-import type { CallMeter } from './call-meter.js';
-import type { ConnectionTarget } from './connection-uri.js';
-import type { DaemonDirectory } from './daemon-directory.js';
-import type { Connect } from './daemon-link.js';
+import type { Configuration } from '../../config/configuration.js';
+import type { ClientIntroduction, ProvenIdentity, RefusalReason } from '../../control/messages.js';
+import type { Logger } from '../../logging/logger.js';
+import type { ByteStream } from '../../transport/byte-stream.js';
+import type { AuditTrail } from '../reports/call-audit.js';
+import type { SessionFigures } from '../reports/reporter.js';
+import type { CallMeter } from '../reports/call-meter.js';
+import type { ConnectionTarget } from '../daemon/connection-uri.js';
+import type { DaemonDirectory } from '../daemon/directory.js';
+import type { Connect } from '../daemon/link.js';
 import type { LoginSettings } from './login.js';
-
-/** A client's connection, to those who count. */
-export interface SessionFigures {
-  readonly id: number;
-  readonly transport: Transport;
-  readonly receivedBytes: number;
-  readonly sentBytes: number;
-}
 
 /** What all sessions of a worker share. */
 export interface SessionContext {

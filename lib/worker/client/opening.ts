@@ -1,7 +1,7 @@
-import { openReadOnly } from '../rpc/session-messages.js';
-import { nothingToProbe } from './answers.js';
-import { parseConnectionUri, type ConnectionTarget } from './connection-uri.js';
-import type { Relay } from './relay.js';
+import { openReadOnly } from '../../rpc/session-messages.js';
+import { nothingToProbe } from '../relay/answers.js';
+import { parseConnectionUri, type ConnectionTarget } from '../daemon/connection-uri.js';
+import type { Relay } from '../relay/relay.js';
 import type { SessionContext } from './session-context.js';
 
 /** Where the daemons of this host are. */

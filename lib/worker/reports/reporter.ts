@@ -1,15 +1,14 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import type { ControlChannel } from '../control/channel.js';
+import type { ControlChannel } from '../../control/channel.js';
 import {
   transports,
   type PrimaryMessage,
   type Transport,
   type WorkerLoad,
   type WorkerMessage,
-} from '../control/messages.js';
-import type { ByteCounts } from '../control/worker-report.js';
+} from '../../control/messages.js';
+import type { ByteCounts } from '../../control/worker-report.js';
 import type { CallMeter } from './call-meter.js';
-import type { SessionFigures } from './session-context.js';
 
 /** Milliseconds between looks how late the event loop is. */
 const lagResolution = 20;
@@ -24,6 +23,14 @@ const nothing = (): Record<Transport, Bytes> => ({
   tcp: { in: 0, out: 0 },
   tls: { in: 0, out: 0 },
 });
+
+/** A client's connection, to those who count. */
+export interface SessionFigures {
+  readonly id: number;
+  readonly transport: Transport;
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
+}
 
 /** What of a worker goes into its reports. */
 export interface ReportedParts {

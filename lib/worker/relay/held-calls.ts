@@ -1,4 +1,4 @@
-import type { ReadGate } from './read-gate.js';
+import type { ReadGate } from '../../transport/read-gate.js';
 
 /** At either bound the client is no longer read, until half of what is held has gone. */
 const maxBytes = 1024 * 1024;

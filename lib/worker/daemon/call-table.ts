@@ -1,9 +1,4 @@
-/** A call on its way: what an answer to it must carry. */
-export interface PendingCall {
-  readonly program: number;
-  readonly procedure: number;
-  readonly serial: number;
-}
+import type { CallHeader } from '../../rpc/frame.js';
 
 /** Fields of a call in the table. */
 const width = 4;
@@ -18,10 +13,6 @@ export const absent = -1;
 export class CallTable {
   /** Serial, procedure, program and time of each call in turn. */
   private readonly fields: number[] = [];
-
-  get size(): number {
-    return this.fields.length / width;
-  }
 
   /** `time`, from 0 on, is what `take` is to give. */
   add(program: number, procedure: number, serial: number, time: number): void {
@@ -42,8 +33,8 @@ export class CallTable {
   }
 
   /** Empties the table; the calls in the order in which they were added. */
-  takeAll(): PendingCall[] {
-    const calls: PendingCall[] = [];
+  takeAll(): CallHeader[] {
+    const calls: CallHeader[] = [];
     const { fields } = this;
     for (let at = 0; at < fields.length; at += width) {
       const [serial = 0, procedure = 0, program = 0] = fields.slice(at, at + width);

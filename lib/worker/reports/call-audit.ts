@@ -1,7 +1,6 @@
-import type { AuditEntry, AuditStatus } from '../logging/audit-file.js';
-import { procedureOf, programOf, serialOf } from '../rpc/frame.js';
-import { changesState, procedureName } from '../rpc/procedures.js';
-import type { PendingCall } from './call-table.js';
+import type { AuditEntry, AuditStatus } from '../../logging/audit-file.js';
+import { procedureOf, programOf, serialOf, type CallHeader } from '../../rpc/frame.js';
+import { changesState, procedureName } from '../../rpc/procedures.js';
 
 /** Where a worker's audit entries go. */
 export interface AuditTrail {
@@ -16,7 +15,7 @@ export type AuditedClient = Omit<
   'time' | 'procedure' | 'daemon' | 'status' | 'duration_ms'
 >;
 
-interface Pending extends PendingCall {
+interface Pending extends CallHeader {
   readonly daemon: string;
   /** Milliseconds since the epoch, and of `performance.now()`. */
   readonly time: number;
@@ -55,7 +54,7 @@ export class CallAudit {
     this.pending.push({ program, procedure, serial, daemon, time: Date.now(), startedAt });
   }
 
-  ended(call: PendingCall, status: AuditStatus): void {
+  ended(call: CallHeader, status: AuditStatus): void {
     const index = this.pending.findIndex(
       ({ serial, procedure, program }) =>
         serial === call.serial && procedure === call.procedure && program === call.program,

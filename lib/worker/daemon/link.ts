@@ -1,5 +1,5 @@
-import type { TypedParameter } from '../rpc/typed-parameters.js';
-import type { Logger } from '../logging/logger.js';
+import type { TypedParameter } from '../../rpc/typed-parameters.js';
+import type { Logger } from '../../logging/logger.js';
 import {
   encodeKeepalive,
   keepalive,
@@ -13,12 +13,13 @@ import {
   statusOf,
   typeOf,
   versionOf,
-} from '../rpc/frame.js';
-import { closeDescriptors } from '../native/descriptors.js';
-import { DescriptorError } from '../rpc/descriptor-matcher.js';
-import { Framer, FrameLengthError, type FrameSink } from '../rpc/framer.js';
-import { isForwardedProgram, procedureAt, procedureName } from '../rpc/procedures.js';
-import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+  type CallHeader,
+} from '../../rpc/frame.js';
+import { closeDescriptors } from '../../native/descriptors.js';
+import { DescriptorError } from '../../rpc/descriptor-matcher.js';
+import { Framer, FrameLengthError, type FrameSink } from '../../rpc/framer.js';
+import { isForwardedProgram, procedureAt, procedureName } from '../../rpc/procedures.js';
+import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
 import {
   authType,
   encodeIdentityArguments,
@@ -26,13 +27,13 @@ import {
   procedure,
   readAuthList,
   type OpenArguments,
-} from '../rpc/session-messages.js';
-import type { ByteStream, StreamListener } from '../transport/byte-stream.js';
-import { Outbox } from '../transport/outbox.js';
-import type { DaemonMeter } from './call-meter.js';
-import { absent, CallTable, type PendingCall } from './call-table.js';
-import { DaemonConversation, isUnreadable } from './daemon-conversation.js';
-import type { Endpoint } from './daemon-directory.js';
+} from '../../rpc/session-messages.js';
+import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
+import { Outbox } from '../../transport/outbox.js';
+import type { DaemonMeter } from '../reports/call-meter.js';
+import { absent, CallTable } from './call-table.js';
+import { DaemonConversation, isUnreadable } from './conversation.js';
+import type { Endpoint } from './directory.js';
 import {
   ConnectError,
   failureOf,
@@ -40,9 +41,9 @@ import {
   systemErrorText,
   TimeoutError,
   unreadableError,
-} from './daemon-errors.js';
-import { DescriptorIntake } from './descriptor-intake.js';
-import { ReadGate } from './read-gate.js';
+} from './errors.js';
+import { DescriptorIntake } from '../../transport/descriptor-intake.js';
+import { ReadGate } from '../../transport/read-gate.js';
 
 /** Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer answered. */
 export const daemonHighWater = 1024 * 1024;
@@ -72,7 +73,7 @@ export interface LinkOwner {
   /** The daemon takes bytes again. */
   drained(link: DaemonLink): void;
   /** The connection is gone, `reason` says why. `calls` and `streams` will get no answer from the daemon. */
-  lost(link: DaemonLink, reason: string, calls: PendingCall[], streams: PendingCall[]): void;
+  lost(link: DaemonLink, reason: string, calls: CallHeader[], streams: CallHeader[]): void;
 }
 
 /** Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the system's error. */
@@ -346,7 +347,7 @@ export class DaemonLink implements FrameSink, StreamListener {
     if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
-  private noteLoss(calls: readonly PendingCall[]): void {
+  private noteLoss(calls: readonly CallHeader[]): void {
     // What the owner forwards now is of this moment.
     this.meter?.tick();
     this.meter?.failed('lost');

@@ -1,6 +1,6 @@
-import type { ClientIntroduction, ProvenIdentity } from '../control/messages.js';
-import type { TypedParameter } from '../rpc/typed-parameters.js';
-import type { AuditedClient } from './call-audit.js';
+import type { ClientIntroduction, ProvenIdentity } from '../../control/messages.js';
+import type { TypedParameter } from '../../rpc/typed-parameters.js';
+import type { AuditedClient } from '../reports/call-audit.js';
 import {
   auditedIdentity,
   describeIdentity,

@@ -1,6 +1,6 @@
-import type { TypedParameter } from '../rpc/typed-parameters.js';
-import type { Logger } from '../logging/logger.js';
-import { closeDescriptors } from '../native/descriptors.js';
+import type { TypedParameter } from '../../rpc/typed-parameters.js';
+import type { Logger } from '../../logging/logger.js';
+import { closeDescriptors } from '../../native/descriptors.js';
 import {
   callOf,
   messageType,
@@ -10,27 +10,27 @@ import {
   status,
   statusOf,
   typeOf,
-} from '../rpc/frame.js';
-import { procedureAt, procedureName, type SecondaryDriver } from '../rpc/procedures.js';
-import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../rpc/rpc-error.js';
-import { openReadOnly, procedure, type OpenArguments } from '../rpc/session-messages.js';
-import type { Outbox } from '../transport/outbox.js';
+  type CallHeader,
+} from '../../rpc/frame.js';
+import { procedureAt, procedureName, type SecondaryDriver } from '../../rpc/procedures.js';
+import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../../rpc/rpc-error.js';
+import { openReadOnly, procedure, type OpenArguments } from '../../rpc/session-messages.js';
+import type { Outbox } from '../../transport/outbox.js';
 import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
-import type { CallAudit } from './call-audit.js';
+import type { CallAudit } from '../reports/call-audit.js';
 import { CallDescriptors } from './call-descriptors.js';
-import type { CallMeter } from './call-meter.js';
-import type { PendingCall } from './call-table.js';
-import type { DaemonDirectory, Endpoint } from './daemon-directory.js';
-import { ConnectError, explain, LostError } from './daemon-errors.js';
+import type { CallMeter } from '../reports/call-meter.js';
+import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
+import { ConnectError, explain, LostError } from '../daemon/errors.js';
 import {
   daemonHighWater,
   DaemonLink,
   type Connect,
   type LinkOwner,
   type LinkRole,
-} from './daemon-link.js';
+} from '../daemon/link.js';
 import { HeldCalls } from './held-calls.js';
-import type { ReadGate } from './read-gate.js';
+import type { ReadGate } from '../../transport/read-gate.js';
 import { RelayTotals } from './relay-totals.js';
 
 /** Bytes the client may be behind before its daemons are no longer read. */
@@ -317,7 +317,7 @@ export class Relay implements LinkOwner {
    * its connection's end is told if it lost the hypervisor or events it had asked for. Its other daemons go on; a
    * secondary one is opened again by the next call that needs it.
    */
-  lost(link: DaemonLink, reason: string, calls: PendingCall[], streams: PendingCall[]): void {
+  lost(link: DaemonLink, reason: string, calls: CallHeader[], streams: CallHeader[]): void {
     const { daemon, path, driver } = link.endpoint;
     const { id } = this.client;
     this.log.warning(
@@ -390,7 +390,7 @@ export class Relay implements LinkOwner {
     if (this.log.debugging) this.logCall(callOf(bytes, start), `to ${endpoint.daemon}`);
   }
 
-  private logCall({ program, procedure, serial }: PendingCall, what: string): void {
+  private logCall({ program, procedure, serial }: CallHeader, what: string): void {
     const name = procedureName(program, procedure);
     this.log.debug(`client ${this.client.id}: ${name}, serial ${serial}: ${what}`);
   }

@@ -1,4 +1,4 @@
-import type { RefusalReason } from '../control/messages.js';
+import type { RefusalReason } from '../../control/messages.js';
 
 /** Milliseconds between two words to the primary about what a client says that has not logged in. */
 const spokenInterval = 1000;

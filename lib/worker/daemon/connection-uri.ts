@@ -1,4 +1,4 @@
-import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
+import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
 
 /** Where a client's URI leads: the driver whose daemon serves it, and the URI to open there. */
 export interface ConnectionTarget {

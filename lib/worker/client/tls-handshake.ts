@@ -1,16 +1,16 @@
 import { homedir } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
-import { matchesAny } from '../auth/allow-list.js';
-import { peerCertificate, verifyClientCertificate } from '../auth/client-certificate.js';
-import { cipherKeyBits } from '../auth/tls-algorithms.js';
-import { loadTlsCredentials, type TlsCredentials } from '../auth/tls-credentials.js';
-import { credentialsOptions } from '../auth/tls-settings.js';
-import type { Configuration } from '../config/configuration.js';
-import { tlsFiles } from '../config/paths.js';
-import type { ClientIntroduction } from '../control/messages.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
-import { TlsAcceptor, TlsStream } from '../transport/tls-stream.js';
+import { matchesAny } from '../../auth/allow-list.js';
+import { peerCertificate, verifyClientCertificate } from '../../auth/client-certificate.js';
+import { cipherKeyBits } from '../../auth/tls-algorithms.js';
+import { loadTlsCredentials, type TlsCredentials } from '../../auth/tls-credentials.js';
+import { credentialsOptions } from '../../auth/tls-settings.js';
+import type { Configuration } from '../../config/configuration.js';
+import { tlsFiles } from '../../config/paths.js';
+import type { ClientIntroduction } from '../../control/messages.js';
+import type { SocketHandle } from '../../transport/socket-stream.js';
+import { TlsAcceptor, TlsStream } from '../../transport/tls-stream.js';
 import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';
 

@@ -2,11 +2,11 @@ import { spawn } from 'node:child_process';
 import { accessSync, constants, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { childEnvironment } from '../config/child-environment.js';
-import type { Environment } from '../config/paths.js';
-import type { Logger } from '../logging/logger.js';
-import { SocketStream } from '../transport/socket-stream.js';
-import type { Endpoint } from './daemon-directory.js';
+import { childEnvironment } from '../../config/child-environment.js';
+import type { Environment } from '../../config/paths.js';
+import type { Logger } from '../../logging/logger.js';
+import { SocketStream } from '../../transport/socket-stream.js';
+import type { Endpoint } from './directory.js';
 
 /** Seconds without clients after which a daemon started here ends by itself. */
 const daemonTimeout = 120;
