@@ -4,7 +4,9 @@
  * A row: program, number, name, and who serves it: `session` the proxy itself, `hypervisor` the daemon that the
  * client's URI names, otherwise the secondary daemon of that driver. Then, where they apply: `event` the server
  * sends it, `read` or `write` the call opens a stream (read: data flows to the client), `fds-request` or `fds-reply`
- * file descriptors travel with that message.
+ * file descriptors travel with that message, `change` the call may change something (consoles, guest agents and monitors
+ * take commands, so they may), `register` or `deregister` it asks for events or for no more of them, `own` the proxy
+ * looks at it before the daemon does.
  */
 export const procedureRows = `
 remote 1 CONNECT_OPEN session
@@ -14,12 +16,12 @@ remote 4 CONNECT_GET_VERSION hypervisor
 remote 5 CONNECT_GET_MAX_VCPUS hypervisor
 remote 6 NODE_GET_INFO hypervisor
 remote 7 CONNECT_GET_CAPABILITIES hypervisor
-remote 8 DOMAIN_ATTACH_DEVICE hypervisor
-remote 9 DOMAIN_CREATE hypervisor
-remote 10 DOMAIN_CREATE_XML hypervisor
-remote 11 DOMAIN_DEFINE_XML hypervisor
-remote 12 DOMAIN_DESTROY hypervisor
-remote 13 DOMAIN_DETACH_DEVICE hypervisor
+remote 8 DOMAIN_ATTACH_DEVICE hypervisor change
+remote 9 DOMAIN_CREATE hypervisor change
+remote 10 DOMAIN_CREATE_XML hypervisor change
+remote 11 DOMAIN_DEFINE_XML hypervisor change
+remote 12 DOMAIN_DESTROY hypervisor change
+remote 13 DOMAIN_DETACH_DEVICE hypervisor change
 remote 14 DOMAIN_GET_XML_DESC hypervisor
 remote 15 DOMAIN_GET_AUTOSTART hypervisor
 remote 16 DOMAIN_GET_INFO hypervisor
@@ -32,44 +34,44 @@ remote 22 DOMAIN_LOOKUP_BY_ID hypervisor
 remote 23 DOMAIN_LOOKUP_BY_NAME hypervisor
 remote 24 DOMAIN_LOOKUP_BY_UUID hypervisor
 remote 25 CONNECT_NUM_OF_DEFINED_DOMAINS hypervisor
-remote 26 DOMAIN_PIN_VCPU hypervisor
-remote 27 DOMAIN_REBOOT hypervisor
-remote 28 DOMAIN_RESUME hypervisor
-remote 29 DOMAIN_SET_AUTOSTART hypervisor
-remote 30 DOMAIN_SET_MAX_MEMORY hypervisor
-remote 31 DOMAIN_SET_MEMORY hypervisor
-remote 32 DOMAIN_SET_VCPUS hypervisor
-remote 33 DOMAIN_SHUTDOWN hypervisor
-remote 34 DOMAIN_SUSPEND hypervisor
-remote 35 DOMAIN_UNDEFINE hypervisor
+remote 26 DOMAIN_PIN_VCPU hypervisor change
+remote 27 DOMAIN_REBOOT hypervisor change
+remote 28 DOMAIN_RESUME hypervisor change
+remote 29 DOMAIN_SET_AUTOSTART hypervisor change
+remote 30 DOMAIN_SET_MAX_MEMORY hypervisor change
+remote 31 DOMAIN_SET_MEMORY hypervisor change
+remote 32 DOMAIN_SET_VCPUS hypervisor change
+remote 33 DOMAIN_SHUTDOWN hypervisor change
+remote 34 DOMAIN_SUSPEND hypervisor change
+remote 35 DOMAIN_UNDEFINE hypervisor change
 remote 36 CONNECT_LIST_DEFINED_NETWORKS network
 remote 37 CONNECT_LIST_DOMAINS hypervisor
 remote 38 CONNECT_LIST_NETWORKS network
-remote 39 NETWORK_CREATE network
-remote 40 NETWORK_CREATE_XML network
-remote 41 NETWORK_DEFINE_XML network
-remote 42 NETWORK_DESTROY network
+remote 39 NETWORK_CREATE network change
+remote 40 NETWORK_CREATE_XML network change
+remote 41 NETWORK_DEFINE_XML network change
+remote 42 NETWORK_DESTROY network change
 remote 43 NETWORK_GET_XML_DESC network
 remote 44 NETWORK_GET_AUTOSTART network
 remote 45 NETWORK_GET_BRIDGE_NAME network
 remote 46 NETWORK_LOOKUP_BY_NAME network
 remote 47 NETWORK_LOOKUP_BY_UUID network
-remote 48 NETWORK_SET_AUTOSTART network
-remote 49 NETWORK_UNDEFINE network
+remote 48 NETWORK_SET_AUTOSTART network change
+remote 49 NETWORK_UNDEFINE network change
 remote 50 CONNECT_NUM_OF_DEFINED_NETWORKS network
 remote 51 CONNECT_NUM_OF_DOMAINS hypervisor
 remote 52 CONNECT_NUM_OF_NETWORKS network
-remote 53 DOMAIN_CORE_DUMP hypervisor
-remote 54 DOMAIN_RESTORE hypervisor
-remote 55 DOMAIN_SAVE hypervisor
+remote 53 DOMAIN_CORE_DUMP hypervisor change
+remote 54 DOMAIN_RESTORE hypervisor change
+remote 55 DOMAIN_SAVE hypervisor change
 remote 56 DOMAIN_GET_SCHEDULER_TYPE hypervisor
 remote 57 DOMAIN_GET_SCHEDULER_PARAMETERS hypervisor
-remote 58 DOMAIN_SET_SCHEDULER_PARAMETERS hypervisor
+remote 58 DOMAIN_SET_SCHEDULER_PARAMETERS hypervisor change
 remote 59 CONNECT_GET_HOSTNAME hypervisor
-remote 60 CONNECT_SUPPORTS_FEATURE hypervisor
-remote 61 DOMAIN_MIGRATE_PREPARE hypervisor
-remote 62 DOMAIN_MIGRATE_PERFORM hypervisor
-remote 63 DOMAIN_MIGRATE_FINISH hypervisor
+remote 60 CONNECT_SUPPORTS_FEATURE hypervisor own
+remote 61 DOMAIN_MIGRATE_PREPARE hypervisor change
+remote 62 DOMAIN_MIGRATE_PERFORM hypervisor change
+remote 63 DOMAIN_MIGRATE_FINISH hypervisor change
 remote 64 DOMAIN_BLOCK_STATS hypervisor
 remote 65 DOMAIN_INTERFACE_STATS hypervisor
 remote 66 AUTH_LIST session
@@ -82,25 +84,25 @@ remote 72 CONNECT_LIST_STORAGE_POOLS storage
 remote 73 CONNECT_NUM_OF_DEFINED_STORAGE_POOLS storage
 remote 74 CONNECT_LIST_DEFINED_STORAGE_POOLS storage
 remote 75 CONNECT_FIND_STORAGE_POOL_SOURCES storage
-remote 76 STORAGE_POOL_CREATE_XML storage
-remote 77 STORAGE_POOL_DEFINE_XML storage
-remote 78 STORAGE_POOL_CREATE storage
-remote 79 STORAGE_POOL_BUILD storage
-remote 80 STORAGE_POOL_DESTROY storage
-remote 81 STORAGE_POOL_DELETE storage
-remote 82 STORAGE_POOL_UNDEFINE storage
-remote 83 STORAGE_POOL_REFRESH storage
+remote 76 STORAGE_POOL_CREATE_XML storage change
+remote 77 STORAGE_POOL_DEFINE_XML storage change
+remote 78 STORAGE_POOL_CREATE storage change
+remote 79 STORAGE_POOL_BUILD storage change
+remote 80 STORAGE_POOL_DESTROY storage change
+remote 81 STORAGE_POOL_DELETE storage change
+remote 82 STORAGE_POOL_UNDEFINE storage change
+remote 83 STORAGE_POOL_REFRESH storage change
 remote 84 STORAGE_POOL_LOOKUP_BY_NAME storage
 remote 85 STORAGE_POOL_LOOKUP_BY_UUID storage
 remote 86 STORAGE_POOL_LOOKUP_BY_VOLUME storage
 remote 87 STORAGE_POOL_GET_INFO storage
 remote 88 STORAGE_POOL_GET_XML_DESC storage
 remote 89 STORAGE_POOL_GET_AUTOSTART storage
-remote 90 STORAGE_POOL_SET_AUTOSTART storage
+remote 90 STORAGE_POOL_SET_AUTOSTART storage change
 remote 91 STORAGE_POOL_NUM_OF_VOLUMES storage
 remote 92 STORAGE_POOL_LIST_VOLUMES storage
-remote 93 STORAGE_VOL_CREATE_XML storage
-remote 94 STORAGE_VOL_DELETE storage
+remote 93 STORAGE_VOL_CREATE_XML storage change
+remote 94 STORAGE_VOL_DELETE storage change
 remote 95 STORAGE_VOL_LOOKUP_BY_NAME storage
 remote 96 STORAGE_VOL_LOOKUP_BY_KEY storage
 remote 97 STORAGE_VOL_LOOKUP_BY_PATH storage
@@ -111,11 +113,11 @@ remote 101 NODE_GET_CELLS_FREE_MEMORY hypervisor
 remote 102 NODE_GET_FREE_MEMORY hypervisor
 remote 103 DOMAIN_BLOCK_PEEK hypervisor
 remote 104 DOMAIN_MEMORY_PEEK hypervisor
-remote 105 CONNECT_DOMAIN_EVENT_REGISTER hypervisor
-remote 106 CONNECT_DOMAIN_EVENT_DEREGISTER hypervisor
+remote 105 CONNECT_DOMAIN_EVENT_REGISTER hypervisor register
+remote 106 CONNECT_DOMAIN_EVENT_DEREGISTER hypervisor deregister
 remote 107 DOMAIN_EVENT_LIFECYCLE hypervisor event
-remote 108 DOMAIN_MIGRATE_PREPARE2 hypervisor
-remote 109 DOMAIN_MIGRATE_FINISH2 hypervisor
+remote 108 DOMAIN_MIGRATE_PREPARE2 hypervisor change
+remote 109 DOMAIN_MIGRATE_FINISH2 hypervisor change
 remote 110 CONNECT_GET_URI hypervisor
 remote 111 NODE_NUM_OF_DEVICES nodedev
 remote 112 NODE_LIST_DEVICES nodedev
@@ -124,23 +126,23 @@ remote 114 NODE_DEVICE_GET_XML_DESC nodedev
 remote 115 NODE_DEVICE_GET_PARENT nodedev
 remote 116 NODE_DEVICE_NUM_OF_CAPS nodedev
 remote 117 NODE_DEVICE_LIST_CAPS nodedev
-remote 118 NODE_DEVICE_DETTACH hypervisor
-remote 119 NODE_DEVICE_RE_ATTACH hypervisor
-remote 120 NODE_DEVICE_RESET hypervisor
+remote 118 NODE_DEVICE_DETTACH hypervisor change
+remote 119 NODE_DEVICE_RE_ATTACH hypervisor change
+remote 120 NODE_DEVICE_RESET hypervisor change
 remote 121 DOMAIN_GET_SECURITY_LABEL hypervisor
 remote 122 NODE_GET_SECURITY_MODEL hypervisor
-remote 123 NODE_DEVICE_CREATE_XML nodedev
-remote 124 NODE_DEVICE_DESTROY nodedev
-remote 125 STORAGE_VOL_CREATE_XML_FROM storage
+remote 123 NODE_DEVICE_CREATE_XML nodedev change
+remote 124 NODE_DEVICE_DESTROY nodedev change
+remote 125 STORAGE_VOL_CREATE_XML_FROM storage change
 remote 126 CONNECT_NUM_OF_INTERFACES interface
 remote 127 CONNECT_LIST_INTERFACES interface
 remote 128 INTERFACE_LOOKUP_BY_NAME interface
 remote 129 INTERFACE_LOOKUP_BY_MAC_STRING interface
 remote 130 INTERFACE_GET_XML_DESC interface
-remote 131 INTERFACE_DEFINE_XML interface
-remote 132 INTERFACE_UNDEFINE interface
-remote 133 INTERFACE_CREATE interface
-remote 134 INTERFACE_DESTROY interface
+remote 131 INTERFACE_DEFINE_XML interface change
+remote 132 INTERFACE_UNDEFINE interface change
+remote 133 INTERFACE_CREATE interface change
+remote 134 INTERFACE_DESTROY interface change
 remote 135 CONNECT_DOMAIN_XML_FROM_NATIVE hypervisor
 remote 136 CONNECT_DOMAIN_XML_TO_NATIVE hypervisor
 remote 137 CONNECT_NUM_OF_DEFINED_INTERFACES interface
@@ -148,13 +150,13 @@ remote 138 CONNECT_LIST_DEFINED_INTERFACES interface
 remote 139 CONNECT_NUM_OF_SECRETS secret
 remote 140 CONNECT_LIST_SECRETS secret
 remote 141 SECRET_LOOKUP_BY_UUID secret
-remote 142 SECRET_DEFINE_XML secret
+remote 142 SECRET_DEFINE_XML secret change
 remote 143 SECRET_GET_XML_DESC secret
-remote 144 SECRET_SET_VALUE secret
+remote 144 SECRET_SET_VALUE secret change
 remote 145 SECRET_GET_VALUE secret
-remote 146 SECRET_UNDEFINE secret
+remote 146 SECRET_UNDEFINE secret change
 remote 147 SECRET_LOOKUP_BY_USAGE secret
-remote 148 DOMAIN_MIGRATE_PREPARE_TUNNEL hypervisor write
+remote 148 DOMAIN_MIGRATE_PREPARE_TUNNEL hypervisor write change
 remote 149 CONNECT_IS_SECURE hypervisor
 remote 150 DOMAIN_IS_ACTIVE hypervisor
 remote 151 DOMAIN_IS_PERSISTENT hypervisor
@@ -166,114 +168,114 @@ remote 156 INTERFACE_IS_ACTIVE interface
 remote 157 CONNECT_GET_LIB_VERSION hypervisor
 remote 158 CONNECT_COMPARE_CPU hypervisor
 remote 159 DOMAIN_MEMORY_STATS hypervisor
-remote 160 DOMAIN_ATTACH_DEVICE_FLAGS hypervisor
-remote 161 DOMAIN_DETACH_DEVICE_FLAGS hypervisor
+remote 160 DOMAIN_ATTACH_DEVICE_FLAGS hypervisor change
+remote 161 DOMAIN_DETACH_DEVICE_FLAGS hypervisor change
 remote 162 CONNECT_BASELINE_CPU hypervisor
 remote 163 DOMAIN_GET_JOB_INFO hypervisor
-remote 164 DOMAIN_ABORT_JOB hypervisor
-remote 165 STORAGE_VOL_WIPE storage
-remote 166 DOMAIN_MIGRATE_SET_MAX_DOWNTIME hypervisor
-remote 167 CONNECT_DOMAIN_EVENT_REGISTER_ANY hypervisor
-remote 168 CONNECT_DOMAIN_EVENT_DEREGISTER_ANY hypervisor
+remote 164 DOMAIN_ABORT_JOB hypervisor change
+remote 165 STORAGE_VOL_WIPE storage change
+remote 166 DOMAIN_MIGRATE_SET_MAX_DOWNTIME hypervisor change
+remote 167 CONNECT_DOMAIN_EVENT_REGISTER_ANY hypervisor register
+remote 168 CONNECT_DOMAIN_EVENT_DEREGISTER_ANY hypervisor deregister
 remote 169 DOMAIN_EVENT_REBOOT hypervisor event
 remote 170 DOMAIN_EVENT_RTC_CHANGE hypervisor event
 remote 171 DOMAIN_EVENT_WATCHDOG hypervisor event
 remote 172 DOMAIN_EVENT_IO_ERROR hypervisor event
 remote 173 DOMAIN_EVENT_GRAPHICS hypervisor event
-remote 174 DOMAIN_UPDATE_DEVICE_FLAGS hypervisor
+remote 174 DOMAIN_UPDATE_DEVICE_FLAGS hypervisor change
 remote 175 NWFILTER_LOOKUP_BY_NAME nwfilter
 remote 176 NWFILTER_LOOKUP_BY_UUID nwfilter
 remote 177 NWFILTER_GET_XML_DESC nwfilter
 remote 178 CONNECT_NUM_OF_NWFILTERS nwfilter
 remote 179 CONNECT_LIST_NWFILTERS nwfilter
-remote 180 NWFILTER_DEFINE_XML nwfilter
-remote 181 NWFILTER_UNDEFINE nwfilter
-remote 182 DOMAIN_MANAGED_SAVE hypervisor
+remote 180 NWFILTER_DEFINE_XML nwfilter change
+remote 181 NWFILTER_UNDEFINE nwfilter change
+remote 182 DOMAIN_MANAGED_SAVE hypervisor change
 remote 183 DOMAIN_HAS_MANAGED_SAVE_IMAGE hypervisor
-remote 184 DOMAIN_MANAGED_SAVE_REMOVE hypervisor
-remote 185 DOMAIN_SNAPSHOT_CREATE_XML hypervisor
+remote 184 DOMAIN_MANAGED_SAVE_REMOVE hypervisor change
+remote 185 DOMAIN_SNAPSHOT_CREATE_XML hypervisor change
 remote 186 DOMAIN_SNAPSHOT_GET_XML_DESC hypervisor
 remote 187 DOMAIN_SNAPSHOT_NUM hypervisor
 remote 188 DOMAIN_SNAPSHOT_LIST_NAMES hypervisor
 remote 189 DOMAIN_SNAPSHOT_LOOKUP_BY_NAME hypervisor
 remote 190 DOMAIN_HAS_CURRENT_SNAPSHOT hypervisor
 remote 191 DOMAIN_SNAPSHOT_CURRENT hypervisor
-remote 192 DOMAIN_REVERT_TO_SNAPSHOT hypervisor
-remote 193 DOMAIN_SNAPSHOT_DELETE hypervisor
+remote 192 DOMAIN_REVERT_TO_SNAPSHOT hypervisor change
+remote 193 DOMAIN_SNAPSHOT_DELETE hypervisor change
 remote 194 DOMAIN_GET_BLOCK_INFO hypervisor
 remote 195 DOMAIN_EVENT_IO_ERROR_REASON hypervisor event
-remote 196 DOMAIN_CREATE_WITH_FLAGS hypervisor
-remote 197 DOMAIN_SET_MEMORY_PARAMETERS hypervisor
+remote 196 DOMAIN_CREATE_WITH_FLAGS hypervisor change
+remote 197 DOMAIN_SET_MEMORY_PARAMETERS hypervisor change
 remote 198 DOMAIN_GET_MEMORY_PARAMETERS hypervisor
-remote 199 DOMAIN_SET_VCPUS_FLAGS hypervisor
+remote 199 DOMAIN_SET_VCPUS_FLAGS hypervisor change
 remote 200 DOMAIN_GET_VCPUS_FLAGS hypervisor
-remote 201 DOMAIN_OPEN_CONSOLE hypervisor read
+remote 201 DOMAIN_OPEN_CONSOLE hypervisor read change
 remote 202 DOMAIN_IS_UPDATED hypervisor
 remote 203 CONNECT_GET_SYSINFO hypervisor
-remote 204 DOMAIN_SET_MEMORY_FLAGS hypervisor
-remote 205 DOMAIN_SET_BLKIO_PARAMETERS hypervisor
+remote 204 DOMAIN_SET_MEMORY_FLAGS hypervisor change
+remote 205 DOMAIN_SET_BLKIO_PARAMETERS hypervisor change
 remote 206 DOMAIN_GET_BLKIO_PARAMETERS hypervisor
-remote 207 DOMAIN_MIGRATE_SET_MAX_SPEED hypervisor
-remote 208 STORAGE_VOL_UPLOAD storage write
+remote 207 DOMAIN_MIGRATE_SET_MAX_SPEED hypervisor change
+remote 208 STORAGE_VOL_UPLOAD storage write change
 remote 209 STORAGE_VOL_DOWNLOAD storage read
-remote 210 DOMAIN_INJECT_NMI hypervisor
+remote 210 DOMAIN_INJECT_NMI hypervisor change
 remote 211 DOMAIN_SCREENSHOT hypervisor read
 remote 212 DOMAIN_GET_STATE hypervisor
-remote 213 DOMAIN_MIGRATE_BEGIN3 hypervisor
-remote 214 DOMAIN_MIGRATE_PREPARE3 hypervisor
-remote 215 DOMAIN_MIGRATE_PREPARE_TUNNEL3 hypervisor write
-remote 216 DOMAIN_MIGRATE_PERFORM3 hypervisor
-remote 217 DOMAIN_MIGRATE_FINISH3 hypervisor
-remote 218 DOMAIN_MIGRATE_CONFIRM3 hypervisor
-remote 219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS hypervisor
-remote 220 INTERFACE_CHANGE_BEGIN interface
-remote 221 INTERFACE_CHANGE_COMMIT interface
-remote 222 INTERFACE_CHANGE_ROLLBACK interface
+remote 213 DOMAIN_MIGRATE_BEGIN3 hypervisor change
+remote 214 DOMAIN_MIGRATE_PREPARE3 hypervisor change
+remote 215 DOMAIN_MIGRATE_PREPARE_TUNNEL3 hypervisor write change
+remote 216 DOMAIN_MIGRATE_PERFORM3 hypervisor change
+remote 217 DOMAIN_MIGRATE_FINISH3 hypervisor change
+remote 218 DOMAIN_MIGRATE_CONFIRM3 hypervisor change
+remote 219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS hypervisor change
+remote 220 INTERFACE_CHANGE_BEGIN interface change
+remote 221 INTERFACE_CHANGE_COMMIT interface change
+remote 222 INTERFACE_CHANGE_ROLLBACK interface change
 remote 223 DOMAIN_GET_SCHEDULER_PARAMETERS_FLAGS hypervisor
 remote 224 DOMAIN_EVENT_CONTROL_ERROR hypervisor event
-remote 225 DOMAIN_PIN_VCPU_FLAGS hypervisor
-remote 226 DOMAIN_SEND_KEY hypervisor
+remote 225 DOMAIN_PIN_VCPU_FLAGS hypervisor change
+remote 226 DOMAIN_SEND_KEY hypervisor change
 remote 227 NODE_GET_CPU_STATS hypervisor
 remote 228 NODE_GET_MEMORY_STATS hypervisor
 remote 229 DOMAIN_GET_CONTROL_INFO hypervisor
 remote 230 DOMAIN_GET_VCPU_PIN_INFO hypervisor
-remote 231 DOMAIN_UNDEFINE_FLAGS hypervisor
-remote 232 DOMAIN_SAVE_FLAGS hypervisor
-remote 233 DOMAIN_RESTORE_FLAGS hypervisor
-remote 234 DOMAIN_DESTROY_FLAGS hypervisor
+remote 231 DOMAIN_UNDEFINE_FLAGS hypervisor change
+remote 232 DOMAIN_SAVE_FLAGS hypervisor change
+remote 233 DOMAIN_RESTORE_FLAGS hypervisor change
+remote 234 DOMAIN_DESTROY_FLAGS hypervisor change
 remote 235 DOMAIN_SAVE_IMAGE_GET_XML_DESC hypervisor
-remote 236 DOMAIN_SAVE_IMAGE_DEFINE_XML hypervisor
-remote 237 DOMAIN_BLOCK_JOB_ABORT hypervisor
+remote 236 DOMAIN_SAVE_IMAGE_DEFINE_XML hypervisor change
+remote 237 DOMAIN_BLOCK_JOB_ABORT hypervisor change
 remote 238 DOMAIN_GET_BLOCK_JOB_INFO hypervisor
-remote 239 DOMAIN_BLOCK_JOB_SET_SPEED hypervisor
-remote 240 DOMAIN_BLOCK_PULL hypervisor
+remote 239 DOMAIN_BLOCK_JOB_SET_SPEED hypervisor change
+remote 240 DOMAIN_BLOCK_PULL hypervisor change
 remote 241 DOMAIN_EVENT_BLOCK_JOB hypervisor event
 remote 242 DOMAIN_MIGRATE_GET_MAX_SPEED hypervisor
 remote 243 DOMAIN_BLOCK_STATS_FLAGS hypervisor
 remote 244 DOMAIN_SNAPSHOT_GET_PARENT hypervisor
-remote 245 DOMAIN_RESET hypervisor
+remote 245 DOMAIN_RESET hypervisor change
 remote 246 DOMAIN_SNAPSHOT_NUM_CHILDREN hypervisor
 remote 247 DOMAIN_SNAPSHOT_LIST_CHILDREN_NAMES hypervisor
 remote 248 DOMAIN_EVENT_DISK_CHANGE hypervisor event
-remote 249 DOMAIN_OPEN_GRAPHICS hypervisor fds-request
-remote 250 NODE_SUSPEND_FOR_DURATION hypervisor
-remote 251 DOMAIN_BLOCK_RESIZE hypervisor
-remote 252 DOMAIN_SET_BLOCK_IO_TUNE hypervisor
+remote 249 DOMAIN_OPEN_GRAPHICS hypervisor fds-request change
+remote 250 NODE_SUSPEND_FOR_DURATION hypervisor change
+remote 251 DOMAIN_BLOCK_RESIZE hypervisor change
+remote 252 DOMAIN_SET_BLOCK_IO_TUNE hypervisor change
 remote 253 DOMAIN_GET_BLOCK_IO_TUNE hypervisor
-remote 254 DOMAIN_SET_NUMA_PARAMETERS hypervisor
+remote 254 DOMAIN_SET_NUMA_PARAMETERS hypervisor change
 remote 255 DOMAIN_GET_NUMA_PARAMETERS hypervisor
-remote 256 DOMAIN_SET_INTERFACE_PARAMETERS hypervisor
+remote 256 DOMAIN_SET_INTERFACE_PARAMETERS hypervisor change
 remote 257 DOMAIN_GET_INTERFACE_PARAMETERS hypervisor
-remote 258 DOMAIN_SHUTDOWN_FLAGS hypervisor
-remote 259 STORAGE_VOL_WIPE_PATTERN storage
-remote 260 STORAGE_VOL_RESIZE storage
-remote 261 DOMAIN_PM_SUSPEND_FOR_DURATION hypervisor
+remote 258 DOMAIN_SHUTDOWN_FLAGS hypervisor change
+remote 259 STORAGE_VOL_WIPE_PATTERN storage change
+remote 260 STORAGE_VOL_RESIZE storage change
+remote 261 DOMAIN_PM_SUSPEND_FOR_DURATION hypervisor change
 remote 262 DOMAIN_GET_CPU_STATS hypervisor
 remote 263 DOMAIN_GET_DISK_ERRORS hypervisor
-remote 264 DOMAIN_SET_METADATA hypervisor
+remote 264 DOMAIN_SET_METADATA hypervisor change
 remote 265 DOMAIN_GET_METADATA hypervisor
-remote 266 DOMAIN_BLOCK_REBASE hypervisor
-remote 267 DOMAIN_PM_WAKEUP hypervisor
+remote 266 DOMAIN_BLOCK_REBASE hypervisor change
+remote 267 DOMAIN_PM_WAKEUP hypervisor change
 remote 268 DOMAIN_EVENT_TRAY_CHANGE hypervisor event
 remote 269 DOMAIN_EVENT_PMWAKEUP hypervisor event
 remote 270 DOMAIN_EVENT_PMSUSPEND hypervisor event
@@ -285,7 +287,7 @@ remote 275 DOMAIN_SNAPSHOT_LIST_ALL_CHILDREN hypervisor
 remote 276 DOMAIN_EVENT_BALLOON_CHANGE hypervisor event
 remote 277 DOMAIN_GET_HOSTNAME hypervisor
 remote 278 DOMAIN_GET_SECURITY_LABEL_LIST hypervisor
-remote 279 DOMAIN_PIN_EMULATOR hypervisor
+remote 279 DOMAIN_PIN_EMULATOR hypervisor change
 remote 280 DOMAIN_GET_EMULATOR_PIN_INFO hypervisor
 remote 281 CONNECT_LIST_ALL_STORAGE_POOLS storage
 remote 282 STORAGE_POOL_LIST_ALL_VOLUMES storage
@@ -294,36 +296,36 @@ remote 284 CONNECT_LIST_ALL_INTERFACES interface
 remote 285 CONNECT_LIST_ALL_NODE_DEVICES nodedev
 remote 286 CONNECT_LIST_ALL_NWFILTERS nwfilter
 remote 287 CONNECT_LIST_ALL_SECRETS secret
-remote 288 NODE_SET_MEMORY_PARAMETERS hypervisor
+remote 288 NODE_SET_MEMORY_PARAMETERS hypervisor change
 remote 289 NODE_GET_MEMORY_PARAMETERS hypervisor
-remote 290 DOMAIN_BLOCK_COMMIT hypervisor
-remote 291 NETWORK_UPDATE network
+remote 290 DOMAIN_BLOCK_COMMIT hypervisor change
+remote 291 NETWORK_UPDATE network change
 remote 292 DOMAIN_EVENT_PMSUSPEND_DISK hypervisor event
 remote 293 NODE_GET_CPU_MAP hypervisor
-remote 294 DOMAIN_FSTRIM hypervisor
-remote 295 DOMAIN_SEND_PROCESS_SIGNAL hypervisor
-remote 296 DOMAIN_OPEN_CHANNEL hypervisor read
+remote 294 DOMAIN_FSTRIM hypervisor change
+remote 295 DOMAIN_SEND_PROCESS_SIGNAL hypervisor change
+remote 296 DOMAIN_OPEN_CHANNEL hypervisor read change
 remote 297 NODE_DEVICE_LOOKUP_SCSI_HOST_BY_WWN nodedev
 remote 298 DOMAIN_GET_JOB_STATS hypervisor
 remote 299 DOMAIN_MIGRATE_GET_COMPRESSION_CACHE hypervisor
-remote 300 DOMAIN_MIGRATE_SET_COMPRESSION_CACHE hypervisor
-remote 301 NODE_DEVICE_DETACH_FLAGS hypervisor
-remote 302 DOMAIN_MIGRATE_BEGIN3_PARAMS hypervisor
-remote 303 DOMAIN_MIGRATE_PREPARE3_PARAMS hypervisor
-remote 304 DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS hypervisor write
-remote 305 DOMAIN_MIGRATE_PERFORM3_PARAMS hypervisor
-remote 306 DOMAIN_MIGRATE_FINISH3_PARAMS hypervisor
-remote 307 DOMAIN_MIGRATE_CONFIRM3_PARAMS hypervisor
-remote 308 DOMAIN_SET_MEMORY_STATS_PERIOD hypervisor
-remote 309 DOMAIN_CREATE_XML_WITH_FILES hypervisor fds-request
-remote 310 DOMAIN_CREATE_WITH_FILES hypervisor fds-request
+remote 300 DOMAIN_MIGRATE_SET_COMPRESSION_CACHE hypervisor change
+remote 301 NODE_DEVICE_DETACH_FLAGS hypervisor change
+remote 302 DOMAIN_MIGRATE_BEGIN3_PARAMS hypervisor change
+remote 303 DOMAIN_MIGRATE_PREPARE3_PARAMS hypervisor change
+remote 304 DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS hypervisor write change
+remote 305 DOMAIN_MIGRATE_PERFORM3_PARAMS hypervisor change
+remote 306 DOMAIN_MIGRATE_FINISH3_PARAMS hypervisor change
+remote 307 DOMAIN_MIGRATE_CONFIRM3_PARAMS hypervisor change
+remote 308 DOMAIN_SET_MEMORY_STATS_PERIOD hypervisor change
+remote 309 DOMAIN_CREATE_XML_WITH_FILES hypervisor fds-request change
+remote 310 DOMAIN_CREATE_WITH_FILES hypervisor fds-request change
 remote 311 DOMAIN_EVENT_DEVICE_REMOVED hypervisor event
 remote 312 CONNECT_GET_CPU_MODEL_NAMES hypervisor
-remote 313 CONNECT_NETWORK_EVENT_REGISTER_ANY network
-remote 314 CONNECT_NETWORK_EVENT_DEREGISTER_ANY network
+remote 313 CONNECT_NETWORK_EVENT_REGISTER_ANY network register
+remote 314 CONNECT_NETWORK_EVENT_DEREGISTER_ANY network deregister
 remote 315 NETWORK_EVENT_LIFECYCLE network event
-remote 316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY hypervisor
-remote 317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY hypervisor
+remote 316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY hypervisor register
+remote 317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY hypervisor deregister
 remote 318 DOMAIN_EVENT_CALLBACK_LIFECYCLE hypervisor event
 remote 319 DOMAIN_EVENT_CALLBACK_REBOOT hypervisor event
 remote 320 DOMAIN_EVENT_CALLBACK_RTC_CHANGE hypervisor event
@@ -340,132 +342,132 @@ remote 330 DOMAIN_EVENT_CALLBACK_PMSUSPEND hypervisor event
 remote 331 DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE hypervisor event
 remote 332 DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK hypervisor event
 remote 333 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED hypervisor event
-remote 334 DOMAIN_CORE_DUMP_WITH_FORMAT hypervisor
-remote 335 DOMAIN_FSFREEZE hypervisor
-remote 336 DOMAIN_FSTHAW hypervisor
+remote 334 DOMAIN_CORE_DUMP_WITH_FORMAT hypervisor change
+remote 335 DOMAIN_FSFREEZE hypervisor change
+remote 336 DOMAIN_FSTHAW hypervisor change
 remote 337 DOMAIN_GET_TIME hypervisor
-remote 338 DOMAIN_SET_TIME hypervisor
+remote 338 DOMAIN_SET_TIME hypervisor change
 remote 339 DOMAIN_EVENT_BLOCK_JOB_2 hypervisor event
 remote 340 NODE_GET_FREE_PAGES hypervisor
 remote 341 NETWORK_GET_DHCP_LEASES network
 remote 342 CONNECT_GET_DOMAIN_CAPABILITIES hypervisor
-remote 343 DOMAIN_OPEN_GRAPHICS_FD hypervisor fds-reply
+remote 343 DOMAIN_OPEN_GRAPHICS_FD hypervisor fds-reply change
 remote 344 CONNECT_GET_ALL_DOMAIN_STATS hypervisor
-remote 345 DOMAIN_BLOCK_COPY hypervisor
+remote 345 DOMAIN_BLOCK_COPY hypervisor change
 remote 346 DOMAIN_EVENT_CALLBACK_TUNABLE hypervisor event
-remote 347 NODE_ALLOC_PAGES hypervisor
+remote 347 NODE_ALLOC_PAGES hypervisor change
 remote 348 DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE hypervisor event
 remote 349 DOMAIN_GET_FSINFO hypervisor
-remote 350 DOMAIN_DEFINE_XML_FLAGS hypervisor
+remote 350 DOMAIN_DEFINE_XML_FLAGS hypervisor change
 remote 351 DOMAIN_GET_IOTHREAD_INFO hypervisor
-remote 352 DOMAIN_PIN_IOTHREAD hypervisor
+remote 352 DOMAIN_PIN_IOTHREAD hypervisor change
 remote 353 DOMAIN_INTERFACE_ADDRESSES hypervisor
 remote 354 DOMAIN_EVENT_CALLBACK_DEVICE_ADDED hypervisor event
-remote 355 DOMAIN_ADD_IOTHREAD hypervisor
-remote 356 DOMAIN_DEL_IOTHREAD hypervisor
-remote 357 DOMAIN_SET_USER_PASSWORD hypervisor
-remote 358 DOMAIN_RENAME hypervisor
+remote 355 DOMAIN_ADD_IOTHREAD hypervisor change
+remote 356 DOMAIN_DEL_IOTHREAD hypervisor change
+remote 357 DOMAIN_SET_USER_PASSWORD hypervisor change
+remote 358 DOMAIN_RENAME hypervisor change
 remote 359 DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION hypervisor event
 remote 360 CONNECT_REGISTER_CLOSE_CALLBACK hypervisor
 remote 361 CONNECT_UNREGISTER_CLOSE_CALLBACK hypervisor
 remote 362 CONNECT_EVENT_CONNECTION_CLOSED hypervisor event
 remote 363 DOMAIN_EVENT_CALLBACK_JOB_COMPLETED hypervisor event
-remote 364 DOMAIN_MIGRATE_START_POST_COPY hypervisor
+remote 364 DOMAIN_MIGRATE_START_POST_COPY hypervisor change
 remote 365 DOMAIN_GET_PERF_EVENTS hypervisor
-remote 366 DOMAIN_SET_PERF_EVENTS hypervisor
+remote 366 DOMAIN_SET_PERF_EVENTS hypervisor change
 remote 367 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED hypervisor event
-remote 368 CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY storage
-remote 369 CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY storage
+remote 368 CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY storage register
+remote 369 CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY storage deregister
 remote 370 STORAGE_POOL_EVENT_LIFECYCLE storage event
 remote 371 DOMAIN_GET_GUEST_VCPUS hypervisor
-remote 372 DOMAIN_SET_GUEST_VCPUS hypervisor
+remote 372 DOMAIN_SET_GUEST_VCPUS hypervisor change
 remote 373 STORAGE_POOL_EVENT_REFRESH storage event
-remote 374 CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY nodedev
-remote 375 CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY nodedev
+remote 374 CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY nodedev register
+remote 375 CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY nodedev deregister
 remote 376 NODE_DEVICE_EVENT_LIFECYCLE nodedev event
 remote 377 NODE_DEVICE_EVENT_UPDATE nodedev event
 remote 378 STORAGE_VOL_GET_INFO_FLAGS storage
 remote 379 DOMAIN_EVENT_CALLBACK_METADATA_CHANGE hypervisor event
-remote 380 CONNECT_SECRET_EVENT_REGISTER_ANY secret
-remote 381 CONNECT_SECRET_EVENT_DEREGISTER_ANY secret
+remote 380 CONNECT_SECRET_EVENT_REGISTER_ANY secret register
+remote 381 CONNECT_SECRET_EVENT_DEREGISTER_ANY secret deregister
 remote 382 SECRET_EVENT_LIFECYCLE secret event
 remote 383 SECRET_EVENT_VALUE_CHANGED secret event
-remote 384 DOMAIN_SET_VCPU hypervisor
+remote 384 DOMAIN_SET_VCPU hypervisor change
 remote 385 DOMAIN_EVENT_BLOCK_THRESHOLD hypervisor event
-remote 386 DOMAIN_SET_BLOCK_THRESHOLD hypervisor
+remote 386 DOMAIN_SET_BLOCK_THRESHOLD hypervisor change
 remote 387 DOMAIN_MIGRATE_GET_MAX_DOWNTIME hypervisor
 remote 388 DOMAIN_MANAGED_SAVE_GET_XML_DESC hypervisor
-remote 389 DOMAIN_MANAGED_SAVE_DEFINE_XML hypervisor
-remote 390 DOMAIN_SET_LIFECYCLE_ACTION hypervisor
+remote 389 DOMAIN_MANAGED_SAVE_DEFINE_XML hypervisor change
+remote 390 DOMAIN_SET_LIFECYCLE_ACTION hypervisor change
 remote 391 STORAGE_POOL_LOOKUP_BY_TARGET_PATH storage
-remote 392 DOMAIN_DETACH_DEVICE_ALIAS hypervisor
+remote 392 DOMAIN_DETACH_DEVICE_ALIAS hypervisor change
 remote 393 CONNECT_COMPARE_HYPERVISOR_CPU hypervisor
 remote 394 CONNECT_BASELINE_HYPERVISOR_CPU hypervisor
 remote 395 NODE_GET_SEV_INFO hypervisor
 remote 396 DOMAIN_GET_LAUNCH_SECURITY_INFO hypervisor
 remote 397 NWFILTER_BINDING_LOOKUP_BY_PORT_DEV nwfilter
 remote 398 NWFILTER_BINDING_GET_XML_DESC nwfilter
-remote 399 NWFILTER_BINDING_CREATE_XML nwfilter
-remote 400 NWFILTER_BINDING_DELETE nwfilter
+remote 399 NWFILTER_BINDING_CREATE_XML nwfilter change
+remote 400 NWFILTER_BINDING_DELETE nwfilter change
 remote 401 CONNECT_LIST_ALL_NWFILTER_BINDINGS nwfilter
-remote 402 DOMAIN_SET_IOTHREAD_PARAMS hypervisor
+remote 402 DOMAIN_SET_IOTHREAD_PARAMS hypervisor change
 remote 403 CONNECT_GET_STORAGE_POOL_CAPABILITIES storage
 remote 404 NETWORK_LIST_ALL_PORTS network
 remote 405 NETWORK_PORT_LOOKUP_BY_UUID network
-remote 406 NETWORK_PORT_CREATE_XML network
+remote 406 NETWORK_PORT_CREATE_XML network change
 remote 407 NETWORK_PORT_GET_PARAMETERS network
-remote 408 NETWORK_PORT_SET_PARAMETERS network
+remote 408 NETWORK_PORT_SET_PARAMETERS network change
 remote 409 NETWORK_PORT_GET_XML_DESC network
-remote 410 NETWORK_PORT_DELETE network
-remote 411 DOMAIN_CHECKPOINT_CREATE_XML hypervisor
+remote 410 NETWORK_PORT_DELETE network change
+remote 411 DOMAIN_CHECKPOINT_CREATE_XML hypervisor change
 remote 412 DOMAIN_CHECKPOINT_GET_XML_DESC hypervisor
 remote 413 DOMAIN_LIST_ALL_CHECKPOINTS hypervisor
 remote 414 DOMAIN_CHECKPOINT_LIST_ALL_CHILDREN hypervisor
 remote 415 DOMAIN_CHECKPOINT_LOOKUP_BY_NAME hypervisor
 remote 416 DOMAIN_CHECKPOINT_GET_PARENT hypervisor
-remote 417 DOMAIN_CHECKPOINT_DELETE hypervisor
+remote 417 DOMAIN_CHECKPOINT_DELETE hypervisor change
 remote 418 DOMAIN_GET_GUEST_INFO hypervisor
-remote 419 CONNECT_SET_IDENTITY hypervisor
-remote 420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT hypervisor
-remote 421 DOMAIN_BACKUP_BEGIN hypervisor
+remote 419 CONNECT_SET_IDENTITY hypervisor change own
+remote 420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT hypervisor change
+remote 421 DOMAIN_BACKUP_BEGIN hypervisor change
 remote 422 DOMAIN_BACKUP_GET_XML_DESC hypervisor
 remote 423 DOMAIN_EVENT_MEMORY_FAILURE hypervisor event
 remote 424 DOMAIN_AUTHORIZED_SSH_KEYS_GET hypervisor
-remote 425 DOMAIN_AUTHORIZED_SSH_KEYS_SET hypervisor
+remote 425 DOMAIN_AUTHORIZED_SSH_KEYS_SET hypervisor change
 remote 426 DOMAIN_GET_MESSAGES hypervisor
-remote 427 DOMAIN_START_DIRTY_RATE_CALC hypervisor
-remote 428 NODE_DEVICE_DEFINE_XML nodedev
-remote 429 NODE_DEVICE_UNDEFINE nodedev
-remote 430 NODE_DEVICE_CREATE nodedev
-remote 431 NWFILTER_DEFINE_XML_FLAGS nwfilter
-remote 432 NETWORK_DEFINE_XML_FLAGS network
+remote 427 DOMAIN_START_DIRTY_RATE_CALC hypervisor change
+remote 428 NODE_DEVICE_DEFINE_XML nodedev change
+remote 429 NODE_DEVICE_UNDEFINE nodedev change
+remote 430 NODE_DEVICE_CREATE nodedev change
+remote 431 NWFILTER_DEFINE_XML_FLAGS nwfilter change
+remote 432 NETWORK_DEFINE_XML_FLAGS network change
 remote 433 NODE_DEVICE_GET_AUTOSTART nodedev
-remote 434 NODE_DEVICE_SET_AUTOSTART nodedev
+remote 434 NODE_DEVICE_SET_AUTOSTART nodedev change
 remote 435 NODE_DEVICE_IS_PERSISTENT nodedev
 remote 436 NODE_DEVICE_IS_ACTIVE nodedev
-remote 437 NETWORK_CREATE_XML_FLAGS network
+remote 437 NETWORK_CREATE_XML_FLAGS network change
 remote 438 DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE hypervisor event
-remote 439 DOMAIN_SET_LAUNCH_SECURITY_STATE hypervisor
-remote 440 DOMAIN_SAVE_PARAMS hypervisor
-remote 441 DOMAIN_RESTORE_PARAMS hypervisor
-remote 442 DOMAIN_ABORT_JOB_FLAGS hypervisor
-remote 443 DOMAIN_FD_ASSOCIATE hypervisor fds-request
-remote 444 NETWORK_SET_METADATA network
+remote 439 DOMAIN_SET_LAUNCH_SECURITY_STATE hypervisor change
+remote 440 DOMAIN_SAVE_PARAMS hypervisor change
+remote 441 DOMAIN_RESTORE_PARAMS hypervisor change
+remote 442 DOMAIN_ABORT_JOB_FLAGS hypervisor change
+remote 443 DOMAIN_FD_ASSOCIATE hypervisor fds-request change
+remote 444 NETWORK_SET_METADATA network change
 remote 445 NETWORK_GET_METADATA network
 remote 446 NETWORK_EVENT_CALLBACK_METADATA_CHANGE network event
-remote 447 NODE_DEVICE_UPDATE nodedev
-remote 448 DOMAIN_GRAPHICS_RELOAD hypervisor
+remote 447 NODE_DEVICE_UPDATE nodedev change
+remote 448 DOMAIN_GRAPHICS_RELOAD hypervisor change
 remote 449 DOMAIN_GET_AUTOSTART_ONCE hypervisor
-remote 450 DOMAIN_SET_AUTOSTART_ONCE hypervisor
-remote 451 DOMAIN_SET_THROTTLE_GROUP hypervisor
-remote 452 DOMAIN_DEL_THROTTLE_GROUP hypervisor
+remote 450 DOMAIN_SET_AUTOSTART_ONCE hypervisor change
+remote 451 DOMAIN_SET_THROTTLE_GROUP hypervisor change
+remote 452 DOMAIN_DEL_THROTTLE_GROUP hypervisor change
 remote 453 DOMAIN_EVENT_NIC_MAC_CHANGE hypervisor event
-qemu 1 DOMAIN_MONITOR_COMMAND hypervisor
-qemu 2 DOMAIN_ATTACH hypervisor
-qemu 3 DOMAIN_AGENT_COMMAND hypervisor
-qemu 4 CONNECT_DOMAIN_MONITOR_EVENT_REGISTER hypervisor
-qemu 5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER hypervisor
+qemu 1 DOMAIN_MONITOR_COMMAND hypervisor change
+qemu 2 DOMAIN_ATTACH hypervisor change
+qemu 3 DOMAIN_AGENT_COMMAND hypervisor change
+qemu 4 CONNECT_DOMAIN_MONITOR_EVENT_REGISTER hypervisor register
+qemu 5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER hypervisor deregister
 qemu 6 DOMAIN_MONITOR_EVENT hypervisor event
-qemu 7 DOMAIN_MONITOR_COMMAND_WITH_FILES hypervisor fds-reply
-lxc 1 DOMAIN_OPEN_NAMESPACE hypervisor fds-reply
+qemu 7 DOMAIN_MONITOR_COMMAND_WITH_FILES hypervisor fds-reply change
+lxc 1 DOMAIN_OPEN_NAMESPACE hypervisor fds-reply change
 `;

@@ -27,9 +27,11 @@ export interface Procedure {
   /** Descriptors travel with the call, with its reply, or not at all. */
   readonly descriptors: 'request' | 'reply' | null;
   /** The call asks the daemon to send events, or to stop. */
-  readonly registersEvents: boolean;
+  readonly registration: 'register' | 'deregister' | null;
   /** The call may change something; it does not merely ask, convert or register for events. */
   readonly changesState: boolean;
+  /** The call is for the proxy itself, or the proxy looks at it before the daemon does. */
+  readonly isOwn: boolean;
 }
 
 const programsByName: ReadonlyMap<string, number> = new Map([
@@ -42,16 +44,18 @@ const routes: ReadonlySet<string> = new Set<Route>(['session', 'hypervisor', ...
 
 const isRoute = (text: string | undefined): text is Route => text !== undefined && routes.has(text);
 
-/** Words in the names of calls that change nothing. A name that says SET changes something whatever else it says. */
-const askingWords =
-  /(^|_)(GET|LIST|LOOKUP|NUM|IS|HAS|SUPPORTS|FIND|COMPARE|BASELINE|STATS|ADDRESSES|PEEK|SCREENSHOT|DOWNLOAD|NATIVE|EVENT|CLOSE_CALLBACK|SNAPSHOT_CURRENT)(_|$)/;
-const settingWord = /(^|_)SET(_|$)/;
-
-/**
- * Whether the name of a procedure that daemons serve says that it changes something. In doubt it does: consoles, guest
- * agents and monitors take commands.
- */
-const namesChange = (name: string): boolean => settingWord.test(name) || !askingWords.test(name);
+/** What may stand in a row behind its route. */
+const knownMarks: ReadonlySet<string> = new Set([
+  'event',
+  'read',
+  'write',
+  'fds-request',
+  'fds-reply',
+  'change',
+  'register',
+  'deregister',
+  'own',
+]);
 
 /**
  * Throws when a row has no known program or route, no number, no name, or marks nobody knows: an edit of the table
@@ -64,9 +68,7 @@ export function parseProcedures(rows: string): Procedure[] {
     .map((row) => {
       const [programName = '', number = '', name = '', route, ...marks] = row.split(' ');
       const programNumber = programsByName.get(programName);
-      const unknown = marks.filter(
-        (mark) => !/^(event|read|write|fds-request|fds-reply)$/.test(mark),
-      );
+      const unknown = marks.filter((mark) => !knownMarks.has(mark));
       if (
         programNumber === undefined ||
         !/^[1-9]\d{0,3}$/.test(number) ||
@@ -88,8 +90,13 @@ export function parseProcedures(rows: string): Procedure[] {
           : marks.includes('fds-reply')
             ? 'reply'
             : null,
-        registersEvents: /(^|_)EVENT_(CALLBACK_)?(DE)?REGISTER/.test(name),
-        changesState: route !== 'session' && namesChange(name),
+        registration: marks.includes('register')
+          ? 'register'
+          : marks.includes('deregister')
+            ? 'deregister'
+            : null,
+        changesState: marks.includes('change'),
+        isOwn: route === 'session' || marks.includes('own'),
       };
     });
 }

@@ -100,7 +100,7 @@ describe('procedure table', () => {
   });
 
   it('marks the calls that register for events or end that', () => {
-    expect(numbersOf((row) => row.registersEvents)).to.eql([
+    expect(numbersOf((row) => row.registration !== null)).to.eql([
       ...[105, 106, 167, 168, 313, 314, 316, 317, 368, 369, 374, 375, 380, 381].map((number) => [
         remote,
         number,
@@ -110,7 +110,13 @@ describe('procedure table', () => {
     ]);
   });
 
-  it('tells the calls that may change something from those that ask, by their names', () => {
+  it('knows which calls are for the proxy itself', () => {
+    expect(numbersOf((row) => row.isOwn)).to.eql(
+      [1, 2, 60, 66, 67, 68, 69, 70, 419].map((number) => [remote, number]),
+    );
+  });
+
+  it('tells the calls that may change something from those that ask, as their names do', () => {
     const names = procedures.filter(({ isEvent }) => !isEvent).map(({ name }) => name);
     const changing = new Set(
       procedures.filter((row) => row.changesState && !row.isEvent).map(({ name }) => name),
@@ -168,7 +174,9 @@ describe('procedure table', () => {
 
   describe('parser', () => {
     it('reads a row with all its marks', () => {
-      expect(parseProcedures('\nremote 9 A_CALL storage write fds-request\n')).to.eql([
+      expect(
+        parseProcedures('\nremote 9 A_CALL storage write fds-request change register own\n'),
+      ).to.eql([
         {
           program: remote,
           number: 9,
@@ -177,8 +185,9 @@ describe('procedure table', () => {
           isEvent: false,
           opensStream: true,
           descriptors: 'request',
-          registersEvents: false,
+          registration: 'register',
           changesState: true,
+          isOwn: true,
         },
       ]);
     });

@@ -293,7 +293,8 @@ export class Relay implements LinkOwner {
     const number = procedureOf(reply, start);
     if (number === procedure.connectRegisterCloseCallback) this.closeCallback = true;
     if (number === procedure.connectUnregisterCloseCallback) this.closeCallback = false;
-    if (procedureAt(programOf(reply, start), number)?.registersEvents === true) {
+    const row = procedureAt(programOf(reply, start), number);
+    if (row !== undefined && row.registration !== null) {
       this.eventDrivers.add(link.endpoint.driver);
     }
   }
