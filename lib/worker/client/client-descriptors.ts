@@ -1,5 +1,5 @@
-import { headerLength, messageType } from '../../rpc/frame.js';
-import { collectLimit, type Framer, type FrameSink } from '../../rpc/framer.js';
+import { messageType } from '../../rpc/frame.js';
+import type { Framer, FrameSink } from '../../rpc/framer.js';
 import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
 import { DescriptorIntake } from '../../transport/descriptor-intake.js';
 
@@ -22,11 +22,14 @@ export class ClientDescriptors {
     return true;
   }
 
-  /** Whether as many came with a call as it announces; of a large call, whether they are looked for from its first byte on. */
-  cameWith(bytes: Buffer, start: number, length: number): boolean {
-    if (length > collectLimit) return this.intake?.isFollowing === true;
-    if (length < headerLength + 4) return false;
-    return bytes.readUInt32BE(start + headerLength) === (this.intake?.offered ?? 0);
+  /** Whether the client's stream is read so from the first byte of what it sends now on. */
+  get isFollowing(): boolean {
+    return this.intake?.isFollowing === true;
+  }
+
+  /** How many came with the frame that is being dealt with. */
+  get offered(): number {
+    return this.intake?.offered ?? 0;
   }
 
   /** Those of the call that is being dealt with; they belong to the caller. Null when it brought none. */

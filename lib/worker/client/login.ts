@@ -3,16 +3,7 @@ import { matchesAny } from '../../auth/allow-list.js';
 import type { PolkitAuthority } from '../../auth/polkit.js';
 import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../../auth/sasl.js';
 import type { ClientIntroduction } from '../../control/messages.js';
-import {
-  callOf,
-  encodeReply,
-  headerLength,
-  messageType,
-  procedureOf,
-  program,
-  typeOf,
-  type CallHeader,
-} from '../../rpc/frame.js';
+import { callOf, encodeReply, headerLength, type CallHeader } from '../../rpc/frame.js';
 import { encodeErrorReply } from '../../rpc/rpc-error.js';
 import {
   authType,
@@ -24,7 +15,7 @@ import {
   readSaslStart,
   readSaslStep,
 } from '../../rpc/session-messages.js';
-import { authenticationFailed, authenticationRequired } from '../relay/answers.js';
+import { authenticationFailed } from '../relay/answers.js';
 
 /** What a login needs to know and whom to ask. */
 export interface LoginSettings {
@@ -75,33 +66,22 @@ export class Login {
     this.asking?.abort();
   }
 
-  /** A SASL step is under way: what the client sends before its answer may belong to no layer yet, or to none. */
-  get isStepping(): boolean {
+  /** A step is under way. */
+  get isBusy(): boolean {
+    return this.busy;
+  }
+
+  /** A SASL step is under way. */
+  get isSaslStepping(): boolean {
     return this.busy && this.method === 'sasl';
   }
 
-  frame(bytes: Buffer, start: number, length: number): void {
-    if (typeOf(bytes, start) === messageType.callWithFds) {
-      this.client.refused('sent a call with descriptors before it had logged in');
-      return;
-    }
-    if (typeOf(bytes, start) !== messageType.call) return;
-    if (this.busy) {
-      this.client.refused('sent a call while a step of its login was under way');
-      return;
-    }
+  /** A call of procedures 66 to 70; none while a step is under way. */
+  serve(bytes: Buffer, start: number, length: number): void {
     const call = callOf(bytes, start);
-    const isLogin =
-      call.program === program.remote &&
-      call.procedure >= procedure.authList &&
-      call.procedure <= procedure.authPolkit;
-    if (!isLogin) {
-      this.client.answer(encodeErrorReply(call, authenticationRequired));
-      return;
-    }
     // The payload outlives the chunk: steps are asynchronous.
     const payload = Buffer.from(bytes.subarray(start + headerLength, start + length));
-    if (procedureOf(bytes, start) === procedure.authList) {
+    if (call.procedure === procedure.authList) {
       this.client.answer(encodeReply(call, encodeAuthList([authType[this.method]])));
       if (this.method === 'none') this.client.loggedIn({ saslUserName: null, layer: null });
       return;

@@ -1,79 +1,64 @@
 import { beginsAnonymous, type Transport } from '../../control/messages.js';
-import { undecodable } from '../../rpc/call-errors.js';
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   callOf,
   encodeKeepalive,
   encodeReply,
   headerLength,
-  isPing,
   keepalive,
   maxFrameLength,
   maxFrameLengthBeforeLogin,
-  messageType,
-  procedureOf,
-  program,
-  programOf,
-  typeOf,
   type CallHeader,
 } from '../../rpc/frame.js';
 import { Framer, FrameLengthError, type FrameSink } from '../../rpc/framer.js';
 import { KeepaliveWatch } from '../../rpc/keepalive-watch.js';
-import { procedureAt } from '../../rpc/procedures.js';
-import { encodeErrorReply, RpcError } from '../../rpc/rpc-error.js';
-import {
-  feature,
-  openReadOnly,
-  procedure,
-  readFeature,
-  readIdentityArguments,
-  readOpenArguments,
-} from '../../rpc/session-messages.js';
-import { XdrError } from '../../rpc/xdr-reader.js';
+import { encodeErrorReply } from '../../rpc/rpc-error.js';
+import { openReadOnly, type OpenArguments } from '../../rpc/session-messages.js';
 import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
 import { LayeredStream, LayerError } from '../../transport/layered-stream.js';
 import { Outbox } from '../../transport/outbox.js';
-import { Admission } from './admission.js';
-import {
-  alreadyOpen,
-  encodeFailure,
-  encodeFeature,
-  identityDenied,
-  identityTooLate,
-  isOwnProcedure,
-  judgeFrame,
-  noDescriptors,
-  notOpen,
-  notOpenFor,
-  ownFeatures,
-} from '../relay/answers.js';
-import { CallAudit } from '../reports/call-audit.js';
-import { ClientDescriptors } from './client-descriptors.js';
-import { ClientProfile } from './profile.js';
+import { ReadGate } from '../../transport/read-gate.js';
 import { explain } from '../daemon/errors.js';
+import { alreadyOpen, encodeFailure, notOpen } from '../relay/answers.js';
+import { clientHighWater, Relay, type RelayClient } from '../relay/relay.js';
+import { CallAudit } from '../reports/call-audit.js';
+import type { SessionFigures } from '../reports/reporter.js';
+import { Admission } from './admission.js';
+import { ClientDescriptors } from './client-descriptors.js';
+import {
+  judgeClientFrame,
+  judgeForwarding,
+  type ClientSituation,
+  type ClientVerdict,
+} from './frame-verdict.js';
 import { Login, type LoginClient, type LoginResult } from './login.js';
 import { openByUri } from './opening.js';
-import { ReadGate } from '../../transport/read-gate.js';
-import { clientHighWater, Relay, type RelayClient } from '../relay/relay.js';
-import type { SessionFigures } from '../reports/reporter.js';
+import { serveOwnCall, type OwnCallsSession } from './own-calls.js';
+import { ClientProfile } from './profile.js';
 import type { Arrival, SessionContext } from './session-context.js';
 
-export const sessionStates = ['login', 'loggedIn', 'opening', 'open', 'closing', 'closed'] as const;
-export type SessionState = (typeof sessionStates)[number];
+type SessionState = 'login' | 'loggedIn' | 'opening' | 'open' | 'closed';
 
 const leftUnheard =
   'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
 /** One client's connection, from its first frame to its end. */
 export class Session
-  implements FrameSink, StreamListener, RelayClient, LoginClient, SessionFigures
+  implements
+    FrameSink,
+    StreamListener,
+    RelayClient,
+    LoginClient,
+    OwnCallsSession,
+    ClientSituation,
+    SessionFigures
 {
   readonly id: number;
   outbox: Outbox;
   gate: ReadGate;
   private stream: ByteStream;
   private state: SessionState = 'login';
-  private readonly profile: ClientProfile;
+  readonly profile: ClientProfile;
   private readonly framer: Framer;
   private readonly login: Login;
   private readonly admission: Admission;
@@ -166,13 +151,8 @@ export class Session
 
   /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
   close(reason: string, level: 'info' | 'warning' = 'info'): void {
-    if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closing')) return;
-    this.outbox.flush();
-    this.outbox.discard();
-    this.stream.end();
-    this.release();
+    if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closed')) return;
     this.logEnd(reason, level);
-    this.transition(['closing'], 'closed');
     this.context.closed(this, this.admission.refusal);
   }
 
@@ -206,29 +186,24 @@ export class Session
     else this.close(error.message, isBreachOfRules(error) ? 'warning' : 'info');
   }
 
-  // Frames
+  // Frames: what becomes of each is decided in frame-verdict.ts and done here.
 
   frame(bytes: Buffer, start: number, length: number): void {
-    if (this.state === 'login' && this.login.isStepping) {
-      this.refused('sent more while a step of its SASL login was under way');
-      return;
-    }
-    if (this.isKeepalive(bytes, start)) return;
-    if (this.state !== 'login') {
-      if (this.isValid(bytes, start)) this.route(bytes, start, length);
-    } else {
-      this.admission.spoke();
-      if (!this.isValid(bytes, start) || this.asksForKeepalive(bytes, start, length)) return;
-      this.login.frame(bytes, start, length);
-    }
+    const verdict = judgeClientFrame(bytes, start, length, this);
+    if (this.state === 'login' && verdict.fate !== 'pong') this.admission.spoke();
+    this.carryOut(verdict, bytes, start, length);
   }
 
   largeFrame(bytes: Buffer, start: number, length: number): boolean {
     const { relay } = this;
-    this.skipping = !this.isValid(bytes, start) || this.isRefusedLarge(bytes, start, length);
-    if (this.skipping || relay === null || relay.largeFrame(bytes, start)) return true;
-    this.gate.close(this.framer);
-    return false;
+    const verdict = judgeClientFrame(bytes, start, length, this);
+    this.skipping = verdict.fate !== 'call' && verdict.fate !== 'stream';
+    if (this.skipping) this.carryOut(verdict, bytes, start, length);
+    else if (relay?.largeFrame(bytes, start) === false) {
+      this.gate.close(this.framer);
+      return false;
+    }
+    return true;
   }
 
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
@@ -255,7 +230,6 @@ export class Session
   loggedIn({ saslUserName, layer }: LoginResult): void {
     if (!this.transition(['login'], 'loggedIn')) return;
     this.profile.learnSaslUser(saslUserName);
-    this.framer.limit = maxFrameLength;
     if (layer !== null) this.addLayer(layer);
     const { id, profile } = this;
     if (beginsAnonymous(this.arrival.introduction)) this.context.loggedIn(id, profile.proven);
@@ -269,12 +243,15 @@ export class Session
     this.close('login failed');
   }
 
-  /** The only place that changes the state; false when the change does not fit. */
+  /** The only place that changes the state, and has done what comes with the new one; false when the change does not fit. */
   private transition(from: readonly SessionState[], to: SessionState): boolean {
     if (!from.includes(this.state)) return false;
     const { log } = this.context;
     if (log.debugging) log.debug(`${this.profile.description}: ${this.state} -> ${to}`);
     this.state = to;
+    if (to === 'loggedIn') this.framer.limit = maxFrameLength;
+    else if (to === 'open') this.admission.end();
+    else if (to === 'closed') this.release();
     return true;
   }
 
@@ -291,137 +268,98 @@ export class Session
     this.stream.listen(this);
   }
 
-  private isKeepalive(bytes: Buffer, start: number): boolean {
-    if (programOf(bytes, start) !== program.keepalive) return false;
-    if (isPing(bytes, start)) this.answer(encodeKeepalive(keepalive.pong));
-    return true;
-  }
-
-  /** Sorts out what no daemon should see: answers calls that are wrong, drops all else. */
-  private isValid(bytes: Buffer, start: number): boolean {
-    const verdict = judgeFrame(bytes, start);
-    if (verdict instanceof RpcError) this.answer(encodeErrorReply(callOf(bytes, start), verdict));
-    return verdict === 'pass';
-  }
-
-  private route(bytes: Buffer, start: number, length: number): void {
-    const { relay } = this;
-    const type = typeOf(bytes, start);
-    if (type === messageType.stream || type === messageType.streamHole) {
-      relay?.streamFrame(bytes, start, start + length);
-      return;
+  private carryOut(verdict: ClientVerdict, bytes: Buffer, start: number, length: number): void {
+    switch (verdict.fate) {
+      case 'call':
+        this.forward(bytes, start, length);
+        break;
+      case 'stream':
+        this.relay?.streamFrame(bytes, start, start + length);
+        break;
+      case 'own':
+        this.serveOwn(bytes, start, length);
+        break;
+      case 'login':
+        this.login.serve(bytes, start, length);
+        break;
+      case 'pong':
+        this.answer(encodeKeepalive(keepalive.pong));
+        break;
+      case 'answer':
+        this.answer(encodeErrorReply(callOf(bytes, start), verdict.error));
+        break;
+      case 'refuse':
+        this.refused(verdict.reason);
+        break;
+      case 'close':
+        this.close(verdict.reason, 'warning');
+        break;
+      case 'drop':
+        break;
     }
-    if (this.isOwnCall(bytes, start, length) || !this.passesDescriptors(bytes, start, length))
-      return;
-    if (this.state === 'opening' || this.state === 'open') {
-      const descriptors = this.descriptors.take();
-      if (descriptors !== null && relay?.keepDescriptors(bytes, start, descriptors) !== true)
-        return;
-      relay?.call(bytes, start, start + length);
-      return;
-    }
-    const call = callOf(bytes, start);
-    this.answer(encodeErrorReply(call, notOpenFor(call)));
   }
 
-  /** Answers large calls that no daemon is to get; large stream data without a daemon is dropped. */
-  private isRefusedLarge(bytes: Buffer, start: number, length: number): boolean {
-    const type = typeOf(bytes, start);
-    if (type === messageType.stream || type === messageType.streamHole) return this.relay === null;
-    const call = callOf(bytes, start);
-    const isOwn = call.program === program.remote && isOwnProcedure(call.procedure);
-    if (!isOwn && this.relay !== null) return !this.passesDescriptors(bytes, start, length);
-    this.answer(encodeErrorReply(call, isOwn ? undecodable : notOpen));
-    return true;
-  }
-
-  /** Answers the calls that are for the proxy itself; false for those of the daemons. */
-  private isOwnCall(bytes: Buffer, start: number, length: number): boolean {
-    if (programOf(bytes, start) !== program.remote) return false;
-    const number = procedureOf(bytes, start);
-    if (!isOwnProcedure(number)) return false;
-    const call = callOf(bytes, start);
+  private serveOwn(bytes: Buffer, start: number, length: number): void {
     const payload = bytes.subarray(start + headerLength, start + length);
-    try {
-      switch (number) {
-        case procedure.connectOpen:
-          this.open(call, payload);
-          return true;
-        case procedure.connectClose:
-          this.answer(encodeReply(call));
-          this.close('the client closed it');
-          return true;
-        case procedure.connectSupportsFeature:
-          return this.answerFeature(call, readFeature(payload));
-        case procedure.connectSetIdentity:
-          this.assumeIdentity(payload);
-          return false;
-        default:
-          this.login.frame(bytes, start, length);
-          return true;
-      }
-    } catch (error) {
-      if (!(error instanceof XdrError) && !(error instanceof RpcError)) throw error;
-      this.answer(encodeFailure(call, error instanceof XdrError ? undecodable : error));
-      return true;
-    }
+    if (serveOwnCall(this, callOf(bytes, start), payload)) return;
+    this.carryOut(judgeForwarding(bytes, start, length, this), bytes, start, length);
   }
 
-  /** The one question besides the login's own that a client may ask before it is in. */
-  private asksForKeepalive(bytes: Buffer, start: number, length: number): boolean {
-    return (
-      procedureOf(bytes, start) === procedure.connectSupportsFeature &&
-      typeOf(bytes, start) === messageType.call &&
-      this.isOwnCall(bytes, start, length)
-    );
+  private forward(bytes: Buffer, start: number, length: number): void {
+    const { relay } = this;
+    const descriptors = this.descriptors.take();
+    if (descriptors !== null && relay?.keepDescriptors(bytes, start, descriptors) !== true) return;
+    relay?.call(bytes, start, start + length);
   }
 
-  private answerFeature(call: CallHeader, number: number): boolean {
-    if (number === feature.programKeepalive) {
-      this.watch ??= new KeepaliveWatch(
-        {
-          interval: this.context.configuration.conf.keepalive_interval,
-          count: this.context.configuration.conf.keepalive_count,
-        },
-        performance.now(),
-      );
-    } else if (this.relay === null || !ownFeatures.has(number)) {
-      return false;
-    }
-    this.answer(
-      encodeFeature(call, number !== feature.fdPassing || this.descriptors.expect(this.stream)),
-    );
-    return true;
+  // What verdicts and own calls depend on
+
+  get phase(): ClientSituation['phase'] {
+    if (this.state === 'login') return 'login';
+    return this.relay === null ? 'unopened' : 'opened';
   }
 
-  /** Root may speak for others, as a proxy in front of this one does; then it does so to every daemon. */
-  private assumeIdentity(payload: Buffer): void {
-    if (!this.profile.maySpeakForOthers) throw identityDenied;
-    if (this.relay === null) return;
-    if (this.relay.hasSecondaries) throw identityTooLate;
-    this.profile.speakFor(readIdentityArguments(payload));
+  get isLoginBusy(): boolean {
+    return this.login.isBusy;
   }
 
-  /**
-   * Whether a call's descriptors have come with it, and those of its reply can reach the client. Else a call that brings
-   * some ends the connection, since they are lost, and one that fetches some is refused.
-   */
-  private passesDescriptors(bytes: Buffer, start: number, length: number): boolean {
-    const isTheirs = typeOf(bytes, start) === messageType.callWithFds;
-    if (isTheirs && !this.descriptors.cameWith(bytes, start, length)) {
-      const reason =
-        'sent a call with descriptors without having been told that they can be passed';
-      this.close(reason, 'warning');
-      return false;
-    }
-    const row = procedureAt(programOf(bytes, start), procedureOf(bytes, start));
-    if (row?.descriptors !== 'reply' || this.outbox.passesDescriptors) return true;
-    this.answer(encodeErrorReply(callOf(bytes, start), noDescriptors));
-    return false;
+  get isSaslStepping(): boolean {
+    return this.login.isSaslStepping;
   }
 
-  private open(call: CallHeader, payload: Buffer): void {
-    const { name, flags } = readOpenArguments(payload);
+  get passesDescriptors(): boolean {
+    return this.outbox.passesDescriptors;
+  }
+
+  get followsDescriptors(): boolean {
+    return this.descriptors.isFollowing;
+  }
+
+  get offeredDescriptors(): number {
+    return this.descriptors.offered;
+  }
+
+  get isOpened(): boolean {
+    return this.relay !== null;
+  }
+
+  get hasSecondaries(): boolean {
+    return this.relay?.hasSecondaries === true;
+  }
+
+  // Own calls
+
+  watchKeepalive(): void {
+    const { keepalive_interval: interval, keepalive_count: count } =
+      this.context.configuration.conf;
+    this.watch ??= new KeepaliveWatch({ interval, count }, performance.now());
+  }
+
+  expectDescriptors(): boolean {
+    return this.descriptors.expect(this.stream);
+  }
+
+  open(call: CallHeader, { name, flags }: OpenArguments): void {
     if (!this.transition(['loggedIn'], 'opening')) throw alreadyOpen;
     const { configuration, daemons, connect, log } = this.context;
     const relay = new Relay(
@@ -469,6 +407,9 @@ export class Session
   }
 
   private release(): void {
+    this.outbox.flush();
+    this.outbox.discard();
+    this.stream.end();
     this.admission.end();
     this.login.end();
     this.framer.stop();

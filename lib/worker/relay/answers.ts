@@ -1,21 +1,8 @@
-import { unexpectedStatus, unknownProcedure, unknownProgram } from '../../rpc/call-errors.js';
-import {
-  callOf,
-  encodeFrame,
-  encodeReply,
-  messageType,
-  program,
-  programOf,
-  programVersion,
-  status,
-  statusOf,
-  typeOf,
-  versionOf,
-  type CallHeader,
-} from '../../rpc/frame.js';
-import { isForwardedProgram, procedureAt } from '../../rpc/procedures.js';
+import { unknownProcedure } from '../../rpc/call-errors.js';
+import { encodeFrame, messageType, program, status, type CallHeader } from '../../rpc/frame.js';
+import { procedureAt } from '../../rpc/procedures.js';
 import { encodeErrorReply, errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
-import { closeReason, encodeInt, feature, procedure } from '../../rpc/session-messages.js';
+import { closeReason, encodeInt, procedure } from '../../rpc/session-messages.js';
 import { DaemonRefusal } from '../daemon/conversation.js';
 
 /** What the proxy itself answers to odd input; the texts are those of libvirt's own proxy. */
@@ -63,44 +50,6 @@ export const nothingToProbe = (probed: readonly string[]): RpcError =>
 export function notOpenFor(call: CallHeader): RpcError {
   const known = procedureAt(call.program, call.procedure) !== undefined;
   return known ? notOpen : unknownProcedure(call);
-}
-
-const ownProcedures: ReadonlySet<number> = new Set([
-  procedure.connectOpen,
-  procedure.connectClose,
-  procedure.connectSupportsFeature,
-  procedure.connectSetIdentity,
-  procedure.authList,
-  procedure.authSaslInit,
-  procedure.authSaslStart,
-  procedure.authSaslStep,
-  procedure.authPolkit,
-]);
-
-/** Whether calls of a procedure of the remote program are for the proxy itself. */
-export const isOwnProcedure = (number: number): boolean => ownProcedures.has(number);
-
-/** Features of the server side itself; all others are the driver's to answer. */
-export const ownFeatures: ReadonlySet<number> = new Set([
-  feature.fdPassing,
-  feature.programKeepalive,
-  feature.remoteEventCallback,
-  feature.remoteCloseCallback,
-]);
-
-export const encodeFeature = (call: CallHeader, isThere: boolean): Buffer =>
-  encodeReply(call, encodeInt(isThere ? 1 : 0));
-
-/** `pass`: a frame a daemon may see; `drop`: one that nobody answers; an error: what the call is answered with. */
-export function judgeFrame(bytes: Buffer, start: number): 'pass' | 'drop' | RpcError {
-  const type = typeOf(bytes, start);
-  const isCall = type === messageType.call || type === messageType.callWithFds;
-  if (!isCall && type !== messageType.stream && type !== messageType.streamHole) return 'drop';
-  if (!isForwardedProgram(programOf(bytes, start)) || versionOf(bytes, start) !== programVersion) {
-    return isCall ? unknownProgram(callOf(bytes, start)) : 'drop';
-  }
-  if (!isCall || statusOf(bytes, start) === status.ok) return 'pass';
-  return unexpectedStatus(statusOf(bytes, start));
 }
 
 /** The reply that tells a client why its call failed; a daemon's own words where it gave some. */
