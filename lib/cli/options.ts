@@ -36,33 +36,50 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   };
 }
 
+const options = {
+  help: { type: 'boolean', short: 'h' },
+  daemon: { type: 'boolean', short: 'd' },
+  config: { type: 'string', short: 'f' },
+  'pid-file': { type: 'string', short: 'p' },
+  timeout: { type: 'string', short: 't' },
+  verbose: { type: 'boolean', short: 'v' },
+  version: { type: 'boolean', short: 'V' },
+  'check-config': { type: 'boolean' },
+} as const;
+
 function parsed(args: readonly string[]) {
+  const end = args.indexOf('--');
+  const before = args.slice(0, end === -1 ? undefined : end).map(spelledOut);
   try {
     return parseArgs({
-      args: [...args],
+      args: [...before, ...args.slice(before.length)],
       allowPositionals: true,
-      options: {
-        help: { type: 'boolean', short: 'h' },
-        daemon: { type: 'boolean', short: 'd' },
-        config: { type: 'string', short: 'f' },
-        'pid-file': { type: 'string', short: 'p' },
-        timeout: { type: 'string', short: 't' },
-        verbose: { type: 'boolean', short: 'v' },
-        version: { type: 'boolean', short: 'V' },
-        'check-config': { type: 'boolean' },
-      },
+      options,
     });
   } catch (error) {
     throw new UsageError((error as Error).message.split('. To specify')[0] ?? '', { cause: error });
   }
 }
 
+/** A long option in full where it is abbreviated as getopt_long(3) allows: to a beginning that no other option has. */
+function spelledOut(argument: string): string {
+  const [, beginning, value] = /^--([^=]+)(=.*)?$/s.exec(argument) ?? [];
+  if (beginning === undefined || Object.hasOwn(options, beginning)) return argument;
+  const [found, ...others] = Object.keys(options).filter((name) => name.startsWith(beginning));
+  if (found === undefined) return argument;
+  if (others.length > 0) {
+    const candidates = [found, ...others].map((name) => `'--${name}'`).join(' ');
+    throw new UsageError(`option '--${beginning}' is ambiguous; possibilities: ${candidates}`);
+  }
+  return `--${found}${value ?? ''}`;
+}
+
 function timeoutOf(text: string | undefined): number {
   if (text === undefined) return 0;
   const seconds = Number(text);
-  if (/^[0-9]+$/.test(text) && seconds > 0 && seconds <= maxIdleSeconds) return seconds;
+  if (/^[0-9]+$/.test(text) && seconds <= maxIdleSeconds) return seconds;
   throw new UsageError(
-    `Invalid value for timeout: '${text}' is no number of seconds from 1 to ${maxIdleSeconds}`,
+    `Invalid value for timeout: '${text}' is no number of seconds from 0 to ${maxIdleSeconds}`,
   );
 }
 
@@ -73,7 +90,7 @@ Options:
   -h, --help             print this text and exit
   -v, --verbose          log informational messages too
   -d, --daemon           run in the background; return once connections are accepted
-  -t, --timeout SECONDS  end after SECONDS without a client
+  -t, --timeout SECONDS  end after SECONDS without a client; 0: never
   -f, --config FILE      read this configuration file
   -p, --pid-file FILE    use this PID file
   -V, --version          print the version and exit

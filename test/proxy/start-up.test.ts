@@ -46,7 +46,7 @@ describe('virtproxyd with a wrong configuration or command line', () => {
     expect(stderr).to.contain(file);
   });
 
-  for (const value of ['abc', '-1', '0', '']) {
+  for (const value of ['abc', '-1', '']) {
     it(`refuses the timeout '${value}', and exits 1`, async () => {
       const { code, stderr } = await startProgram([`--timeout=${value}`]).finished;
       expect(code).to.equal(1);
