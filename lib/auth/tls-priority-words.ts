@@ -147,7 +147,7 @@ export const absentAlgorithms = new RegExp(
     'DHE-DSS|((RSA|DHE|ECDHE)-)?PSK|SRP(-DSS|-RSA)?|ANON-(EC)?DH|RSA-EXPORT',
     'VERS-SSL3\\.0|CTYPE-(CLI-|SRV-)?(RAWPK|RAW PUBLIC KEY)',
     '(GROUP|CURVE)-(SECP(192|224)R1|GC(256|512)[A-D]|.*MLKEM.*)',
-    'SIGN-(DSA-.*|.*-(SHA224|SHA3-\\d+|MD5|MD2|RMD160)|RSA-RAW|MLDSA\\d+)',
+    'SIGN-(DSA-.*|.*-(SHA224|SHA3-\\d+|MD5|MD2|RMD160)|RSA-RAW|ML-?DSA-?\\d+)',
     '.*GOST.*',
   ].join('|')})$`,
 );

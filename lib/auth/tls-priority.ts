@@ -47,6 +47,8 @@ interface Flags {
   securityLevel: number | null;
 }
 
+const unknownWord = 'is nothing that GnuTLS knows.';
+
 const kinds = ['versions', 'ciphers', 'macs', 'keyExchanges', 'groups', 'signatures'] as const;
 
 /**
@@ -59,9 +61,13 @@ const kinds = ['versions', 'ciphers', 'macs', 'keyExchanges', 'groups', 'signatu
  * keyword among them stands for itself and SYSTEM for NORMAL.
  *
  * Throws TlsPriorityError for what OpenSSL cannot do and for a string that leaves nothing to
- * negotiate. Taking away what OpenSSL lacks anyway is no error.
+ * negotiate. Taking away what is not there does nothing; `onUnknown` is told of names that GnuTLS has not had so far.
  */
-export function mapPriority(text: string, systemWide = systemPriorities): TlsOptions {
+export function mapPriority(
+  text: string,
+  systemWide = systemPriorities,
+  onUnknown: (token: string) => void = () => undefined,
+): TlsOptions {
   const tokens = resolve(text.trim(), systemWide)
     .split(':')
     .map((token) => token.trim());
@@ -78,7 +84,7 @@ export function mapPriority(text: string, systemWide = systemPriorities): TlsOpt
     } else if (token.startsWith('%')) {
       setFlag(flags, token);
     } else {
-      change(algorithms, token);
+      change(algorithms, token, onUnknown);
     }
   }
   return toOptions(text, algorithms, flags);
@@ -160,7 +166,7 @@ function setFlag(flags: Flags, token: string): void {
   }
 }
 
-function change(algorithms: Algorithms, token: string): void {
+function change(algorithms: Algorithms, token: string, onUnknown: (token: string) => void): void {
   const sign = token[0] ?? '';
   const name = token.slice(1).toUpperCase();
   if (!['+', '-', '!'].includes(sign)) {
@@ -180,8 +186,10 @@ function change(algorithms: Algorithms, token: string): void {
     }
   } else if (absentAlgorithms.test(name)) {
     if (adding) throw new TlsPriorityError(token, "is nothing that node's OpenSSL can do.");
+  } else if (adding ? !meaninglessChoices.test(name) : level !== undefined || name === '') {
+    throw new TlsPriorityError(token, adding ? unknownWord : 'is nothing that can be taken away.');
   } else if (!meaninglessChoices.test(name)) {
-    throw new TlsPriorityError(token, 'is nothing that GnuTLS knows.');
+    onUnknown(token);
   }
 }
 

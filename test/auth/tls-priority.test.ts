@@ -42,9 +42,12 @@ const faultyTokens: readonly (readonly [text: string, token: string])[] = [
   ['NORMAL:+CTYPE-RAWPK', '+CTYPE-RAWPK'],
   ['NORMAL:+SIGN-RSA-MD5', '+SIGN-RSA-MD5'],
   ['NORMAL:+GROUP-GC256A', '+GROUP-GC256A'],
-  ['NORMAL:-AES-129-GCM', '-AES-129-GCM'],
-  ['NORMAL:-VERS-TLS1.4', '-VERS-TLS1.4'],
+  ['NORMAL:+AES-129-GCM', '+AES-129-GCM'],
+  ['NORMAL:+VERS-TLS1.4', '+VERS-TLS1.4'],
+  ['NORMAL:+SIGN-ML-DSA-65', '+SIGN-ML-DSA-65'],
+  ['NORMAL:+GROUP-X25519-MLKEM768', '+GROUP-X25519-MLKEM768'],
   ['NORMAL:-NORMAL', '-NORMAL'],
+  ['NORMAL:-', '-'],
   ['NORMAL:AES-128-GCM', 'AES-128-GCM'],
   ['NORMAL:%VERIFY_ALLOW_SIGN_RSA_MD5', '%VERIFY_ALLOW_SIGN_RSA_MD5'],
   ['NORMAL:%VERIFY_DISABLE_CRL_CHECKS', '%VERIFY_DISABLE_CRL_CHECKS'],
@@ -105,6 +108,21 @@ describe('mapPriority', () => {
     expect(ciphers('@LIBVIRT,SYSTEM', { SYSTEM: 'NONE', LIBVIRT: 'SECURE256:-RSA' })).to.equal(
       secure,
     );
+  });
+
+  it('takes away what is not there without effect, and tells of names that are not known', () => {
+    const told = (text: string): string[] => {
+      const tokens: string[] = [];
+      const options = mapPriority(text, nothingSystemWide, (token) => tokens.push(token));
+      expect(options).to.deep.equal(mapPriority('NORMAL', nothingSystemWide));
+      return tokens;
+    };
+    const quantum = ['SIGN-ML-DSA-44', 'SIGN-ML-DSA-65', 'SIGN-ML-DSA-87', 'SIGN-MLDSA65'];
+    const groups = ['X25519', 'SECP256R1', 'SECP384R1'].map((name) => `GROUP-${name}-MLKEM768`);
+    expect(told(['NORMAL', ...quantum, ...groups].join(':-'))).to.deep.equal([]);
+    expect(told(['NORMAL', ...quantum, ...groups].join(':!'))).to.deep.equal([]);
+    const unknown = ['-AES-129-GCM', '-VERS-TLS1.4', '!SIGN-OF-TOMORROW'];
+    expect(told(['NORMAL', ...unknown, '-COMP-ALL'].join(':'))).to.deep.equal(unknown);
   });
 
   it('lets the server choose the suite only when asked to', () => {
