@@ -85,6 +85,7 @@ function configurationOptions({ config }: CommandLine): ConfigurationOptions {
     mode: modeOf(process.geteuid?.() ?? 0),
     // Absolute, since a daemon leaves the directory it was started in.
     ...(config === null ? {} : { configFile: resolve(config) }),
+    directory: process.cwd(),
     env: process.env,
     homeDirectory: homedir(),
   };

@@ -3,7 +3,10 @@ import {
   absolutePath,
   host,
   octalMode,
+  oddGroup,
+  oddMode,
   port,
+  relativePath,
   socketDirectory,
   text,
   ValueError,
@@ -29,14 +32,16 @@ export const ACCESS_KEYS = {
     type: 'port',
     section: 'network',
     default: '16514',
-    check: port,
+    needs: ['listen_tls'],
+    read: port,
     help: 'Port of the TLS listener: a number or the name of a service, in quotes.',
   },
   tcp_port: {
     type: 'port',
     section: 'network',
     default: '16509',
-    check: port,
+    needs: ['listen_tcp'],
+    read: port,
     help: 'Port of the TCP listener: a number or the name of a service, in quotes.',
   },
   listen_addr: {
@@ -45,7 +50,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: 'all addresses, IPv4 and IPv6',
     example: '192.0.2.1',
-    check: host,
+    needs: ['listen_tcp', 'listen_tls'],
+    read: host,
     help:
       'The address, or a name that stands for it, on which the TLS and TCP listeners wait. An ' +
       'address other than 0.0.0.0 and :: must exist when the daemon starts.',
@@ -57,16 +63,19 @@ export const ACCESS_KEYS = {
     default: null,
     unset: 'the group of the daemon',
     example: 'libvirt',
-    check: text,
+    read: text,
+    caveat: oddGroup,
     help:
-      'Group that owns the sockets. Together with the permissions below it opens the daemon ' +
-      'to people who are not root.',
+      'Group that owns the sockets: a name, or a number, which need not be known. +107 is never ' +
+      'taken for a name. Together with the permissions below the group opens the daemon to ' +
+      'people who are not root.',
   },
   unix_sock_ro_perms: {
     type: 'string',
     section: 'unix',
     default: '0777',
-    check: octalMode,
+    read: octalMode,
+    caveat: oddMode,
     help: 'Permissions of the read-only socket, in octal.',
   },
   unix_sock_rw_perms: {
@@ -74,7 +83,8 @@ export const ACCESS_KEYS = {
     section: 'unix',
     default: { system: '0777', session: '0700' },
     unset: '"0777" where auth_unix_rw is "polkit", else "0700"',
-    check: octalMode,
+    read: octalMode,
+    caveat: oddMode,
     help:
       'Permissions of the read-write socket, in octal. Who may write to this socket and ' +
       'passes auth_unix_rw has the rights of root on the host.',
@@ -83,7 +93,8 @@ export const ACCESS_KEYS = {
     type: 'string',
     section: 'unix',
     default: '0700',
-    check: octalMode,
+    read: octalMode,
+    caveat: oddMode,
     help:
       "Permissions of the admin socket, in octal. Its clients must run as the daemon's own " +
       'user in any case.',
@@ -94,7 +105,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: '/run/libvirt, or $XDG_RUNTIME_DIR/libvirt in session mode',
     example: '/run/libvirt',
-    check: socketDirectory,
+    read: socketDirectory,
+    caveat: relativePath,
     help:
       'Directory in which the sockets are made. The sockets of the driver daemons are not ' +
       'looked for there.',
@@ -123,7 +135,8 @@ export const ACCESS_KEYS = {
   auth_tcp: {
     type: 'enum',
     values: ['none', 'sasl'],
-    hint: 'polkit works on UNIX sockets only',
+    unfit: { polkit: 'polkit works on UNIX sockets only' },
+    needs: ['listen_tcp'],
     section: 'authentication',
     default: 'sasl',
     help:
@@ -133,7 +146,8 @@ export const ACCESS_KEYS = {
   auth_tls: {
     type: 'enum',
     values: ['none', 'sasl'],
-    hint: 'polkit works on UNIX sockets only',
+    unfit: { polkit: 'polkit works on UNIX sockets only' },
+    needs: ['listen_tls'],
     section: 'authentication',
     default: 'none',
     help: 'How TLS clients authenticate beyond their certificate: "none" or "sasl".',
@@ -143,8 +157,8 @@ export const ACCESS_KEYS = {
     section: 'authentication',
     default: 56,
     example: 112,
-    max: 100_000,
-    check: minimumSsf,
+    read: minimumSsf,
+    caveat: unreachableSsf,
     help:
       'The weakest encryption, as key size in bits, that a SASL mechanism may bring to a TCP ' +
       'connection. A value below 112 cannot be set.',
@@ -157,6 +171,7 @@ export const ACCESS_KEYS = {
     example: ['polkit'],
     ignored:
       'the driver daemons check every call, so set access_drivers in their configuration files',
+    caveat: unknownDrivers,
     help: 'Access control for single calls.',
   },
 
@@ -166,7 +181,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: '/etc/pki/libvirt/private/serverkey.pem',
     example: '/etc/pki/libvirt/private/serverkey.pem',
-    check: absolutePath,
+    needs: ['listen_tls'],
+    read: absolutePath,
     help:
       'Private key of the server. key_file, cert_file and ca_file are set together or not at ' +
       'all.',
@@ -177,7 +193,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: '/etc/pki/libvirt/servercert.pem',
     example: '/etc/pki/libvirt/servercert.pem',
-    check: absolutePath,
+    needs: ['listen_tls'],
+    read: absolutePath,
     help: 'Certificate of the server.',
   },
   ca_file: {
@@ -186,7 +203,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: '/etc/pki/CA/cacert.pem',
     example: '/etc/pki/CA/cacert.pem',
-    check: absolutePath,
+    needs: ['listen_tls'],
+    read: absolutePath,
     help: 'Certificates of the authorities that sign the certificates of clients.',
   },
   crl_file: {
@@ -195,7 +213,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: '/etc/pki/CA/cacrl.pem if it exists and ca_file is not set',
     example: '/etc/pki/CA/cacrl.pem',
-    check: absolutePath,
+    needs: ['listen_tls'],
+    read: absolutePath,
     help: 'List of revoked client certificates. A file named here must exist.',
   },
   tls_no_sanity_certificate: {
@@ -220,7 +239,8 @@ export const ACCESS_KEYS = {
     default: null,
     unset: 'TLS 1.2 and later with the ciphers of the system',
     example: 'NORMAL',
-    check: text,
+    needs: ['listen_tls'],
+    read: text,
     help: 'TLS versions and ciphers, as a GnuTLS priority string.',
   },
 
@@ -247,8 +267,28 @@ export const ACCESS_KEYS = {
   },
 } as const satisfies Record<string, KeyRow>;
 
-function minimumSsf(value: number): void {
+/** What SASL mechanisms can bring at most, in bits: the ceiling that libvirt's daemons ask them for. */
+const SSF_MAX = 100_000;
+
+const ACCESS_DRIVERS: readonly string[] = ['none', 'polkit'];
+
+function minimumSsf(value: number): number {
   if (value < 112) {
     throw new ValueError(`is ${value}, but minimum SSF levels lower than 112 are not supported`);
   }
+  return value;
+}
+
+function unreachableSsf(value: number): string | null {
+  return value > SSF_MAX
+    ? `is ${value}, but no mechanism brings more than ${SSF_MAX}: nobody can log in by SASL over TCP`
+    : null;
+}
+
+function unknownDrivers(names: readonly string[]): string | null {
+  const unknown = names.filter((name) => !ACCESS_DRIVERS.includes(name));
+  const list = unknown.map((name) => `"${name}"`).join(', ');
+  return unknown.length === 0
+    ? null
+    : `names ${list}, which no daemon of libvirt knows and none would start with`;
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { type ClusterFile, parseClusterIni } from './cluster-ini.js';
-import { ConfigError, type ConfigProblem, problemAt } from './errors.js';
+import { ConfigError, type ConfigProblem, dormantWarning, isInForce, problemAt } from './errors.js';
 import { parseConf } from './grammar.js';
 import type { ConfKey, ConfSettings } from './keys.js';
 import {
@@ -21,6 +21,8 @@ export interface ConfigurationOptions {
   readonly configFile?: string | undefined;
   /** Overrides the file beside virtproxyd.conf; relative to the current directory. It must exist. */
   readonly clusterFile?: string | undefined;
+  /** Where relative paths in virtproxyd.conf begin; the current directory unless given. */
+  readonly directory?: string;
   readonly env: Environment;
   readonly homeDirectory: string;
 }
@@ -39,6 +41,8 @@ export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 
   readonly clusterLines: Readonly<Record<string, number>>;
   /** With unix_sock_dir as `runDirectory` if that key is set, and the files in use. */
   readonly paths: Paths;
+  /** Mistakes that are none while a listener is off, and keep the daemon from starting when it is on. */
+  readonly dormant: readonly ConfigProblem[];
   /** Sentences for the administrator, each with file and, where it has one, line. */
   readonly warnings: readonly string[];
 }
@@ -76,11 +80,13 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
 
   const confText = read(configFile, options.configFile !== undefined);
   const statements = parseConf(confText ?? '', configFile);
-  const checked = checkEntries(statements.entries, configFile, mode);
+  const checked = checkEntries(statements.entries, configFile, mode, options.directory);
   const isWhole = statements.problems.length === 0;
-  problems.push(...statements.problems, ...checked.problems);
   // A statement that could not be read may be the very one that a rule misses.
-  if (isWhole) problems.push(...findConflicts(checked, configFile, mode));
+  const conflicts = isWhole ? findConflicts(checked, configFile, mode) : [];
+  const found = [...statements.problems, ...checked.problems, ...conflicts];
+  const dormant = found.filter((problem) => !isInForce(problem, checked.conf));
+  problems.push(...found.filter((problem) => !dormant.includes(problem)));
 
   const clusterText = read(clusterFile, options.clusterFile !== undefined);
   const cluster = parseClusterIni(clusterText ?? '', clusterFile);
@@ -103,7 +109,13 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
       clusterFile,
       runDirectory: checked.conf.unix_sock_dir ?? defaults.runDirectory,
     },
-    warnings: [...checked.warnings, ...findDangers(checked, configFile, mode), ...cluster.warnings],
+    dormant,
+    warnings: [
+      ...checked.warnings,
+      ...dormant.map(dormantWarning),
+      ...findDangers(checked, configFile, mode),
+      ...cluster.warnings,
+    ],
   };
   return { configuration, problems };
 }

@@ -12,10 +12,15 @@ export interface Place {
   readonly key: string | null;
 }
 
+/** The keys that turn the network listeners on. */
+export type ListenerKey = 'listen_tcp' | 'listen_tls';
+
 /** One mistake in a configuration file. `message` is a full sentence that begins with the place. */
 export interface ConfigProblem extends Place {
   readonly code: ConfigErrorCode;
   readonly message: string;
+  /** Where it is a mistake only while one of these listeners is on. */
+  readonly needs?: readonly ListenerKey[];
 }
 
 /** Puts `FILE:LINE: ` (or `FILE: `) before a sentence. */
@@ -27,6 +32,20 @@ export function withPlace({ file, line }: Place, sentence: string): string {
 export function problemAt(code: ConfigErrorCode, place: Place, sentence: string): ConfigProblem {
   const { file, line, key } = place;
   return { code, file, line, key, message: withPlace(place, sentence) };
+}
+
+/** Whether a problem keeps the daemon from starting with these listeners. */
+export function isInForce(
+  { needs }: ConfigProblem,
+  listeners: Readonly<Record<ListenerKey, boolean>>,
+): boolean {
+  return needs === undefined || needs.some((key) => listeners[key]);
+}
+
+/** What an administrator should know about a problem that is not in force. */
+export function dormantWarning({ message, needs = [] }: ConfigProblem): string {
+  const [are, them] = needs.length === 1 ? ['is', 'it'] : ['are', 'either'];
+  return `${message} It has no effect while ${needs.join(' and ')} ${are} 0; with ${them} the daemon would not start.`;
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { ListenerKey } from './errors.js';
 import type { Mode } from './paths.js';
 
 const ACTIVATION = 'Without effect under socket activation.';
@@ -35,10 +36,19 @@ interface RowOf<Type extends string, Value, Default> {
   readonly unset?: string;
   /** The sample file's value where the default cannot stand there; needed for null. */
   readonly example?: Value;
-  /** Throws a ValueError for values that the type allows and the key does not. */
-  readonly check?: (value: Value) => unknown;
+  /**
+   * Gives a value as the daemon uses it; relative paths begin at `directory`. Throws a ValueError for values that the type
+   * allows and the key does not.
+   */
+  readonly read?: (written: Value, directory: string) => Value;
+  /** What to warn of about a value that can be used; continues a sentence that begins with the key. */
+  readonly caveat?: (written: Value, value: Value) => string | null;
+  /** The key counts only while one of these listeners is on: until then a value that `read` refuses is overlooked. */
+  readonly needs?: readonly ListenerKey[];
   /** Why the key has no effect here, though it may be set. */
   readonly ignored?: string;
+  /** The C daemon does not look at the value at all, so that it may be of any type. */
+  readonly unread?: true;
   /** Sentences for the sample file and the manual page. */
   readonly help: string;
 }
@@ -55,8 +65,8 @@ export type KeyRow =
   | RowOf<'string' | 'port', string, ByMode<string> | null>
   | (RowOf<'enum', string, ByMode<string> | null> & {
       readonly values: readonly string[];
-      /** Added to the error about a value that is not in `values`. */
-      readonly hint?: string;
+      /** Words that the key's sisters take, with why it does not. C refuses them only when the key counts. */
+      readonly unfit?: Readonly<Record<string, string>>;
     })
   | RowOf<'string-list', readonly string[], null>;
 

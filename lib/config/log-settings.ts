@@ -1,5 +1,4 @@
-import { isAbsolute } from 'node:path';
-import { ValueError } from './values.js';
+import { fromDirectory, ValueError } from './values.js';
 
 /** libvirt's levels: 1 debug, 2 info, 3 warning, 4 error. */
 export type LogLevelNumber = 1 | 2 | 3 | 4;
@@ -22,8 +21,10 @@ export type LogOutput =
  */
 export function parseLogFilters(text: string): LogFilter[] {
   return items(text).map((item) => {
-    const [level, match, ...rest] = item.split(':');
-    if (match === undefined || match === '' || rest.length > 0) {
+    const [level, written] = item.split(':');
+    // C takes what follows a second colon for nothing, and a plus for a request to log the stack.
+    const match = written?.replace(/^\+/, '');
+    if (match === undefined || match === '') {
       throw new ValueError(`has the malformed filter "${item}": write LEVEL:MATCH`);
     }
     return { level: logLevel(level, item), match };
@@ -32,18 +33,20 @@ export function parseLogFilters(text: string): LogFilter[] {
 
 /**
  * Parses log_outputs: `LEVEL:stderr`, `LEVEL:journald`, `LEVEL:syslog:NAME` and `LEVEL:file:PATH` items separated by
- * spaces. Throws a ValueError that names the bad item.
+ * spaces. As with C a relative PATH begins at `directory`, and an empty NAME is the program's. Throws a ValueError that
+ * names the bad item.
  */
-export function parseLogOutputs(text: string): LogOutput[] {
+export function parseLogOutputs(text: string, directory = process.cwd()): LogOutput[] {
   return items(text).map((item) => {
     const [first, kind, ...rest] = item.split(':');
     const level = logLevel(first, item);
     const target = rest.join(':');
     if ((kind === 'stderr' || kind === 'journald') && rest.length === 0) return { level, kind };
-    if (kind === 'syslog' && target !== '') return { level, kind, name: target };
-    if (kind === 'file' && isAbsolute(target)) return { level, kind, path: target };
-    if (kind === 'file') {
-      throw new ValueError(`has the output "${item}", which needs the absolute path of a file`);
+    if (kind === 'syslog' && rest.length > 0) {
+      return { level, kind, name: target || 'virtproxyd' };
+    }
+    if (kind === 'file' && target !== '') {
+      return { level, kind, path: fromDirectory(target, directory) };
     }
     throw new ValueError(
       `has the malformed output "${item}": write LEVEL:stderr, LEVEL:journald, LEVEL:syslog:NAME or LEVEL:file:PATH`,
@@ -79,8 +82,7 @@ function items(text: string): string[] {
 }
 
 function logLevel(text: string | undefined, item: string): LogLevelNumber {
-  if (text === '1' || text === '2' || text === '3' || text === '4')
-    return Number(text) as LogLevelNumber;
+  if (text !== undefined && /^\+?0*[1-4]$/.test(text)) return Number(text) as LogLevelNumber;
   throw new ValueError(
     `has "${item}", which must begin with a level: 1 (debug), 2 (info), 3 (warning) or 4 (error)`,
   );

@@ -1,4 +1,4 @@
-import { type ConfigProblem, problemAt, withPlace } from './errors.js';
+import { type ConfigProblem, type ListenerKey, problemAt, withPlace } from './errors.js';
 import type { ConfKey, ConfSettings } from './keys.js';
 import type { Mode } from './paths.js';
 import type { CheckedSettings } from './settings.js';
@@ -7,6 +7,8 @@ import type { CheckedSettings } from './settings.js';
 interface Rule {
   /** The keys it is about. A problem is reported at the first one that the file sets. */
   readonly keys: readonly ConfKey[];
+  /** It must hold only while one of these listeners is on. */
+  readonly needs?: readonly ListenerKey[];
   readonly check: (conf: ConfSettings, mode: Mode) => string | null;
 }
 
@@ -22,6 +24,7 @@ const CONFLICTS: readonly Rule[] = [
   },
   {
     keys: TLS_FILE_KEYS,
+    needs: ['listen_tls'],
     check: (conf) => {
       const missing = TLS_FILE_KEYS.filter((key) => conf[key] === null);
       return missing.length === 0 || missing.length === TLS_FILE_KEYS.length
@@ -72,7 +75,10 @@ export function findConflicts(checked: CheckedSettings, file: string, mode: Mode
   const faulty = new Set(checked.problems.map(({ key }) => key));
   return broken(CONFLICTS, checked, mode)
     .filter(({ rule }) => !rule.keys.some((key) => faulty.has(key)))
-    .map(({ sentence, line, key }) => problemAt('conflict', { file, line, key }, sentence));
+    .map(({ rule: { needs }, sentence, line, key }) => {
+      const problem = problemAt('conflict', { file, line, key }, sentence);
+      return needs === undefined ? problem : { ...problem, needs };
+    });
 }
 
 /** What an administrator should know about settings that are allowed but open a host to others. */

@@ -1,11 +1,17 @@
 import type { KeyRow } from './key-row.js';
-import { parseLogFilters, parseLogOutputs } from './log-settings.js';
-import { uuid, ValueError } from './values.js';
+import {
+  logFiltersText,
+  logOutputsText,
+  parseLogFilters,
+  parseLogOutputs,
+} from './log-settings.js';
+import { uuid } from './values.js';
 
 const THREADS =
   'it counts threads of the C daemon, while workers in virtproxyd-cluster.ini counts processes';
 const ADMIN_THREADS =
   'it counts threads of the C daemon, while one process serves the admin socket';
+const AUDIT = 'the driver daemons write the audit messages, so set it in their configuration files';
 const HOST_UUID =
   'the driver daemons report the UUID of the host, so set it in their configuration files';
 const KEEPALIVE_REQUIRED = 'libvirt no longer uses it either';
@@ -16,7 +22,7 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'limits',
     default: 5000,
-    min: 1,
+    caveat: nobody,
     help:
       'The most clients at a time, over all sockets together. Further ones wait in the queue. ' +
       'Not below max_anonymous_clients.',
@@ -61,7 +67,8 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'limits',
     default: 5,
-    min: 1,
+    read: atLeastOne,
+    caveat: noCalls,
     help:
       'The most calls of one client that are under way at a time. Further ones wait, without ' +
       'holding back keepalive messages.',
@@ -78,7 +85,6 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'admin',
     default: 20,
-    min: 1,
     ignored: ADMIN_THREADS,
     help: 'The most threads for the admin socket.',
   },
@@ -86,7 +92,7 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'admin',
     default: 5000,
-    min: 1,
+    caveat: nobody,
     help: 'As max_clients, for the admin socket.',
   },
   admin_max_queued_clients: {
@@ -99,7 +105,8 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'admin',
     default: 5,
-    min: 1,
+    read: atLeastOne,
+    caveat: noCalls,
     help: 'As max_client_requests, for the admin socket.',
   },
 
@@ -107,11 +114,11 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'logging',
     default: 3,
-    min: 1,
     max: 4,
+    read: levelOrDefault,
     help:
       'The least level that is logged: 1 debug, 2 info, 3 warning, 4 error. Level 1 writes ' +
-      'lines for every call.',
+      'lines for every call. 0 is as good as no value.',
   },
   log_filters: {
     type: 'string',
@@ -119,7 +126,7 @@ export const SERVICE_KEYS = {
     default: null,
     unset: 'log_level for everything',
     example: '1:relay 4:reception',
-    check: parseLogFilters,
+    read: filtersRead,
     help:
       'Levels for single components, as LEVEL:MATCH items separated by spaces. An item holds ' +
       'for the components whose name contains MATCH; the first that fits counts. The ' +
@@ -132,7 +139,8 @@ export const SERVICE_KEYS = {
     default: null,
     unset: 'standard error; in the background journald or a file',
     example: '3:syslog:virtproxyd 1:file:/var/log/libvirt/virtproxyd.log',
-    check: parseLogOutputs,
+    read: outputsRead,
+    caveat: relativeFile,
     help:
       'Where the log goes, as items separated by spaces: LEVEL:stderr, LEVEL:journald, ' +
       'LEVEL:syslog:NAME or LEVEL:file:PATH. Each gets what is of its level or above and not ' +
@@ -144,18 +152,16 @@ export const SERVICE_KEYS = {
     type: 'uint',
     section: 'audit',
     default: 1,
-    max: 2,
-    check: auditLevel,
+    ignored: AUDIT,
     help:
       "0 turns auditing off; 1 audits where the host's audit subsystem can be used; 2 refuses " +
-      'to start without it. This daemon does not use that subsystem, so 0 and 1 do the same ' +
-      'and 2 is an error.',
+      'to start without it.',
   },
   audit_logging: {
     type: 'bool',
     section: 'audit',
     default: false,
-    ignored: 'the driver daemons write the audit messages, so set it in their configuration files',
+    ignored: AUDIT,
     help: 'Whether to write audit messages to the log as well.',
   },
 
@@ -165,7 +171,7 @@ export const SERVICE_KEYS = {
     default: null,
     unset: 'from host_uuid_source',
     example: '6f2c1a52-8f0e-4c4b-9d3a-0b7e5c1d2e48',
-    check: uuid,
+    read: uuid,
     ignored: HOST_UUID,
     help: 'UUID of the host.',
   },
@@ -182,10 +188,9 @@ export const SERVICE_KEYS = {
     type: 'int',
     section: 'keepalive',
     default: 5,
-    min: -1,
     help:
-      'Seconds of silence after which a client is sent a keepalive message. -1 sends none; ' +
-      "the client's own are answered all the same.",
+      'Seconds of silence after which a client is sent a keepalive message. 0 and less send ' +
+      "none; the client's own are answered all the same.",
   },
   keepalive_count: {
     type: 'uint',
@@ -200,13 +205,13 @@ export const SERVICE_KEYS = {
     section: 'keepalive',
     default: false,
     ignored: KEEPALIVE_REQUIRED,
+    unread: true,
     help: 'Whether clients must support keepalive messages.',
   },
   admin_keepalive_interval: {
     type: 'int',
     section: 'keepalive',
     default: 5,
-    min: -1,
     help:
       'As keepalive_interval, for the admin socket. Only clients that have sent a keepalive ' +
       'message themselves are sent any, since virt-admin does not answer them.',
@@ -222,6 +227,7 @@ export const SERVICE_KEYS = {
     section: 'keepalive',
     default: false,
     ignored: KEEPALIVE_REQUIRED,
+    unread: true,
     help: 'Whether clients of the admin socket must support keepalive messages.',
   },
 
@@ -235,10 +241,31 @@ export const SERVICE_KEYS = {
   },
 } as const satisfies Record<string, KeyRow>;
 
-function auditLevel(level: number): void {
-  if (level === 2) {
-    throw new ValueError(
-      'is 2, which demands the audit subsystem that is not in use here: set 0 or 1',
-    );
-  }
+function nobody(clients: number): string | null {
+  return clients === 0 ? 'is 0: no client is let in' : null;
+}
+
+function atLeastOne(calls: number): number {
+  return Math.max(calls, 1);
+}
+
+function noCalls(calls: number): string | null {
+  return calls === 0 ? 'is 0, with which no call would be answered: 1 counts instead' : null;
+}
+
+function levelOrDefault(level: number): number {
+  return level === 0 ? SERVICE_KEYS.log_level.default : level;
+}
+
+function filtersRead(text: string): string {
+  return logFiltersText(parseLogFilters(text));
+}
+
+/** With absolute paths. */
+function outputsRead(text: string, directory: string): string {
+  return logOutputsText(parseLogOutputs(text, directory));
+}
+
+function relativeFile(written: string, outputs: string): string | null {
+  return /:file:[^/]/.test(written) ? `is "${written}", which means "${outputs}"` : null;
 }

@@ -21,7 +21,7 @@ import { ValueError } from './values.js';
 
 /** virtproxyd.conf after every single key has been checked. */
 export interface CheckedSettings {
-  /** Keys with a problem have their default here. */
+  /** Keys with a problem, in force or not, have their default here. */
   readonly conf: ConfSettings;
   /** The keys that the file sets, with their lines. */
   readonly lines: ReadonlyMap<ConfKey, number>;
@@ -43,21 +43,25 @@ const EXPECTED = {
 
 class KeyFault extends Error {
   readonly code: ConfigErrorCode;
+  /** `in-use`: C does not notice it while the key has no effect. */
+  readonly found: 'always' | 'in-use';
 
-  constructor(code: ConfigErrorCode, sentence: string) {
+  constructor(code: ConfigErrorCode, sentence: string, found: 'always' | 'in-use' = 'always') {
     super(sentence);
     this.code = code;
+    this.found = found;
   }
 }
 
 /**
  * Turns the statements of virtproxyd.conf into settings, defaults included, and checks each key on its own. As with the C
- * daemon the first statement counts where a key is set twice.
+ * daemon the first statement counts where a key is set twice. Relative paths begin at `directory`.
  */
 export function checkEntries(
   entries: readonly ConfEntry[],
   file: string,
   mode: Mode,
+  directory = process.cwd(),
 ): CheckedSettings {
   const values: Partial<Record<ConfKey, unknown>> = {};
   const lines = new Map<ConfKey, number>();
@@ -82,11 +86,16 @@ export function checkEntries(
     if (row.ignored !== undefined) {
       warnings.push(withPlace(place, `${key} has no effect on virtproxyd: ${row.ignored}.`));
     }
+    if (row.unread) continue;
     try {
-      values[key] = convert(key, row, value);
+      const { used, caveat } = convert(key, row, value, directory);
+      values[key] = used;
+      if (caveat !== null) warnings.push(withPlace(place, `${key} ${caveat}.`));
     } catch (error) {
       if (!(error instanceof KeyFault)) throw error;
-      problems.push(problemAt(error.code, place, error.message));
+      const problem = problemAt(error.code, place, error.message);
+      const { needs } = row;
+      problems.push(error.found === 'in-use' && needs ? { ...problem, needs } : problem);
     }
   }
   return { conf: withDefaults(values, mode), lines, problems, warnings };
@@ -103,16 +112,22 @@ function withDefaults(values: Partial<Record<ConfKey, unknown>>, mode: Mode): Co
   return all as ConfSettings;
 }
 
-function convert(key: ConfKey, row: KeyRow, written: ConfValue): unknown {
-  const value = typed(key, row, written);
+/** What a row makes of a value whose type `typed` has ensured. */
+interface Reading {
+  readonly read?: (written: unknown, directory: string) => unknown;
+  readonly caveat?: (written: unknown, value: unknown) => string | null;
+}
+
+function convert(key: ConfKey, row: KeyRow, statement: ConfValue, directory: string) {
+  const written = typed(key, row, statement);
+  const { read, caveat } = row as Reading;
   try {
-    // Each row's check takes the type that `typed` has just ensured.
-    (row.check as ((value: unknown) => unknown) | undefined)?.(value);
+    const used = read === undefined ? written : read(written, directory);
+    return { used, caveat: caveat?.(written, used) ?? null };
   } catch (error) {
     if (!(error instanceof ValueError)) throw error;
-    throw new KeyFault('bad-value', `${key} ${error.message}.`);
+    throw new KeyFault('bad-value', `${key} ${error.message}.`, 'in-use');
   }
-  return value;
 }
 
 function typed(key: ConfKey, row: KeyRow, value: ConfValue): unknown {
@@ -137,8 +152,11 @@ function typed(key: ConfKey, row: KeyRow, value: ConfValue): unknown {
       if (typeof value !== 'string') break;
       if (row.values.includes(value)) return value;
       const words = row.values.map((word) => `"${word}"`).join(' or ');
-      const hint = row.hint === undefined ? '' : ` (${row.hint})`;
-      throw new KeyFault('bad-value', `${key} must be ${words}, not "${value}"${hint}.`);
+      const { unfit = {} } = row;
+      const reason = Object.hasOwn(unfit, value) ? unfit[value] : undefined;
+      const sentence = `${key} must be ${words}, not "${value}"`;
+      if (reason === undefined) throw new KeyFault('bad-value', `${sentence}.`);
+      throw new KeyFault('bad-value', `${sentence} (${reason}).`, 'in-use');
     }
     case 'string-list':
       if (typeof value !== 'object' || value.some((item) => typeof item !== 'string')) break;

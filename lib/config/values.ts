@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { isIP, isIPv6 } from 'node:net';
-import { isAbsolute } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 
 /** A value that a key cannot have. The message continues a sentence that begins with the key. */
 export class ValueError extends Error {
@@ -21,12 +21,48 @@ export function text(value: string): string {
   return value;
 }
 
-/** File modes as C programs write them, such as "0770". */
+/** 2^31: int of C ends below it. */
+const INT_END = 0x8000_0000;
+
+const UINT_MAX = 0xffff_ffff;
+
+/**
+ * A file mode as C reads it: an octal int, of which the nine bits of permissions count. Gives it in four digits, such as
+ * "0770".
+ */
 export function octalMode(value: string): string {
-  if (!/^[0-7]{3,4}$/.test(value)) {
+  const [, sign, digits] = /^\s*([-+]?)([0-7]+)$/.exec(value) ?? [];
+  const number = parseInt(`${sign ?? ''}${digits ?? ''}`, 8);
+  if (!(number >= -INT_END && number < INT_END)) {
     throw new ValueError(`must be an octal file mode such as "0770", not "${value}"`);
   }
-  return value;
+  return (number & 0o777).toString(8).padStart(4, '0');
+}
+
+/** Says what a mode means that is not written with the digits of owner, group and others. */
+export function oddMode(written: string, mode: string): string | null {
+  return /^0*[0-7]{3}$/.test(written) ? null : `is "${written}", which means "${mode}"`;
+}
+
+/**
+ * The number that a group is called by, as C reads it: decimal, with blanks or a sign before it; a negative one counts
+ * down from 2^32. A plus before that rules a name out. Null for a text that is no such number.
+ */
+export function groupNumber(value: string): number | null {
+  const [, sign, digits] = /^\+?\s*([-+]?)([0-9]+)$/.exec(value) ?? [];
+  const number = Number(digits ?? NaN);
+  if (!(number <= UINT_MAX)) return null;
+  return sign === '-' ? -number >>> 0 : number;
+}
+
+/** Says what group a negative number means. */
+export function oddGroup(written: string): string | null {
+  const number = groupNumber(written);
+  if (number === UINT_MAX)
+    return `is "${written}", which leaves the sockets the group of the daemon`;
+  return number !== null && written.includes('-')
+    ? `is "${written}", which means the group ${number}`
+    : null;
 }
 
 /** An absolute path. */
@@ -45,9 +81,19 @@ export function daemonSocket(value: string): string {
   return withRoomFor('-ro', value);
 }
 
-/** A directory in which every socket of the proxy has a usable address. */
-export function socketDirectory(value: string): string {
-  return withRoomFor('/libvirt-admin-sock', value);
+/** A directory in which every socket of the proxy has a usable address; the empty text means `/`, as in C. */
+export function socketDirectory(value: string, directory: string): string {
+  return withRoomFor('/libvirt-admin-sock', value === '' ? '/' : fromDirectory(value, directory));
+}
+
+/** Says which path a relative one means. */
+export function relativePath(written: string, path: string): string | null {
+  return isAbsolute(written) ? null : `is "${written}", which means "${path}"`;
+}
+
+/** A path that may be relative to `directory`; absolute ones stay as they are. */
+export function fromDirectory(path: string, directory: string): string {
+  return isAbsolute(path) ? path : resolve(directory, path);
 }
 
 function withRoomFor(suffix: string, path: string): string {
@@ -66,7 +112,7 @@ export function host(value: string): string {
 
 /** A port number or the name of a service; whether the service is known shows when the socket is opened. */
 export function port(value: string): string {
-  const isNumber = /^[0-9]{1,5}$/.test(value) && Number(value) <= 65535;
+  const isNumber = /^[0-9]+$/.test(value) && Number(value) <= 65535;
   const isName = /^[A-Za-z0-9-]+$/.test(value) && /[A-Za-z]/.test(value);
   if (!isNumber && !isName) {
     throw new ValueError(`must be a port from 0 to 65535 or a service name, not "${value}"`);
@@ -74,10 +120,10 @@ export function port(value: string): string {
   return value;
 }
 
-/** A UUID whose digits are not all the same. */
+/** A UUID whose digits are not all the same. As with C, dashes and blanks may stand before any byte, or be left out. */
 export function uuid(value: string): string {
-  const digits = value.replaceAll('-', '').toLowerCase();
-  if (!/^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$/.test(value)) {
+  const digits = value.replaceAll(/[-\s]/g, '').toLowerCase();
+  if (!/^\s*([- ]*[0-9A-Fa-f]{2}){16}\s*$/.test(value)) {
     throw new ValueError(`must be a UUID such as uuidgen prints, not "${value}"`);
   }
   if (new Set(digits).size === 1) {

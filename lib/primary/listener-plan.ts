@@ -3,8 +3,8 @@ import { isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Configuration } from '../config/configuration.js';
 import { clusterKeyFault, keyFault, placeOfClusterKey, placeOfKey } from '../config/key-fault.js';
-import { hostAndPort } from '../config/values.js';
-import type { ConfigError } from '../config/errors.js';
+import { groupNumber, hostAndPort } from '../config/values.js';
+import { ConfigError, isInForce } from '../config/errors.js';
 import { groupId } from '../native/accounts.js';
 import { servicePort } from '../native/services.js';
 import type { ListenerSettings, ServiceRole, SocketFile } from './listener.js';
@@ -32,7 +32,10 @@ export interface ActivatedSocket {
   readonly name: string;
 }
 
-/** Under socket activation the service manager decides what there is to listen on. */
+/**
+ * Under socket activation the service manager decides what there is to listen on. Throws ConfigError for settings that
+ * were no mistake while a listener was off.
+ */
 export function underActivation(
   configuration: Configuration,
   activated: readonly ActivatedSocket[],
@@ -40,6 +43,8 @@ export function underActivation(
   if (activated.length === 0) return configuration;
   const has = (wanted: ServiceRole): boolean => activated.some(({ role }) => role === wanted);
   const conf = { ...configuration.conf, listen_tcp: has('tcp'), listen_tls: has('tls') };
+  const [first, ...others] = configuration.dormant.filter((problem) => isInForce(problem, conf));
+  if (first !== undefined) throw new ConfigError([first, ...others]);
   return { ...configuration, conf };
 }
 
@@ -185,7 +190,8 @@ export const addressName = (address: string, port: number): string =>
 function plannedGroup(configuration: Configuration): number | null {
   const { unix_sock_group: group } = configuration.conf;
   if (group === null) return null;
-  const id = groupId(group);
+  // C's order: a plus rules a name out, and a name of digits comes before the number.
+  const id = (group.startsWith('+') ? null : groupId(group)) ?? groupNumber(group);
   if (id !== null) return id;
   throw keyFault(configuration, 'unix_sock_group', `There is no group '${group}'.`);
 }

@@ -1,11 +1,16 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { readConfiguration } from '../../lib/config/configuration.js';
+import { ConfigError, isInForce } from '../../lib/config/errors.js';
 import { parseConf } from '../../lib/config/grammar.js';
 import { sampleConf } from '../../lib/config/render.js';
 import { checkEntries } from '../../lib/config/settings.js';
+import { planListeners } from '../../lib/primary/listener-plan.js';
+import { Namespace } from '../peers/namespace.js';
+import { until } from '../peers/waiting.js';
 
 // libvirtd reads the same grammar and keys. This last key that it looks at has a wrong type, so that it never starts:
 // the complaint about it shows that everything before was accepted.
@@ -37,7 +42,8 @@ describe("the C daemon's view of virtproxyd.conf (needs libvirtd)", () => {
     const { entries, problems } = parseConf(text, 'f');
     const [syntax] = problems;
     if (syntax !== undefined) return `refused in line ${syntax.line ?? '?'}`;
-    const [fault] = checkEntries(entries, 'f', 'system').problems;
+    const { conf, problems: faults } = checkEntries(entries, 'f', 'system');
+    const fault = faults.find((problem) => isInForce(problem, conf));
     return fault?.key === 'ovs_timeout' ? 'accepted' : 'refused';
   };
 
@@ -76,6 +82,7 @@ describe("the C daemon's view of virtproxyd.conf (needs libvirtd)", () => {
     'keepalive_interval = -1\nkeepalive_count = 0\n',
     'keepalive_count = -1\n',
     'tcp_min_ssf = 111\n',
+    'tcp_min_ssf = 100001\n',
     'tcp_min_ssf = 112\n',
     'auth_tcp = "foo"\n',
     'max_workers = 0\n',
@@ -89,5 +96,122 @@ describe("the C daemon's view of virtproxyd.conf (needs libvirtd)", () => {
   it('accepts our sample with all keys set', () => {
     const all = sampleConf().replaceAll(/^#(?=[a-z_]+ = )/gm, '');
     expect(askLibvirtd(all.replace(/^ovs_timeout = .*\n/m, LAST))).to.equal('accepted');
+  });
+});
+
+/** Whether libvirtd starts with a statement, as far as its sockets; ours does wherever it does. */
+const starts: [statement: string, libvirtd: boolean][] = [
+  ['ca_file = ""', true],
+  ['key_file = "/k"\ncert_file = "/c"', true],
+  ['crl_file = ""', true],
+  ['tls_priority = ""', true],
+  ['tcp_port = ""', true],
+  ['tls_port = "99999"', true],
+  ['listen_addr = ""', true],
+  ['auth_tcp = "polkit"', true],
+  ['auth_tls = "polkit"', true],
+  ['log_level = 0', true],
+  ['log_level = 5', false],
+  ['unix_sock_ro_perms = "00777"', true],
+  ['unix_sock_ro_perms = "0"', true],
+  ['unix_sock_rw_perms = " +7"', true],
+  ['unix_sock_rw_perms = "-1"', true],
+  ['unix_sock_rw_perms = "17777777777"', true],
+  ['unix_sock_rw_perms = "20000000000"', false],
+  ['unix_sock_rw_perms = "0777 "', false],
+  ['unix_sock_admin_perms = ""', false],
+  ['unix_sock_group = "107"', true],
+  ['unix_sock_group = "+107"', true],
+  ['unix_sock_group = "-107"', true],
+  ['unix_sock_group = " 107"', true],
+  ['unix_sock_group = "++1"', true],
+  ['unix_sock_group = "107 "', false],
+  ['unix_sock_group = "+root"', false],
+  ['unix_sock_group = "--1"', false],
+  ['unix_sock_group = "99999999999"', false],
+  ['host_uuid = "6f2c1a528f0e4c4b9d3a0b7e5c1d2e48"', true],
+  ['host_uuid = " -6f2c1a52--8f0e 4c4b-9d3a0b7e5c1d2e48 "', true],
+  ['host_uuid = "6f2c1a5-28f0e-4c4b-9d3a-0b7e5c1d2e48"', false],
+  ['host_uuid = "ffffffff-ffff-ffff-ffff-ffffffffffff"', false],
+  ['host_uuid_source = ""', false],
+  ['max_clients = 0\nmax_anonymous_clients = 0', true],
+  ['max_clients = 0', false],
+  ['max_client_requests = 0', true],
+  ['admin_max_clients = 0', true],
+  ['admin_max_workers = 0', true],
+  ['max_workers = 0', false],
+  ['keepalive_interval = -2147483648', true],
+  ['keepalive_required = "x"', true],
+  ['admin_keepalive_required = [ ]', true],
+  ['audit_level = 3', true],
+  ['log_filters = "+1:foo:bar 02:+x"', true],
+  ['log_filters = "1:+"', false],
+  ['log_filters = "0:foo"', false],
+  ['log_outputs = " 01:stderr  2:syslog: "', true],
+  ['log_outputs = "1:file:v.log"', true],
+  ['log_outputs = "1:stderr:x"', false],
+];
+
+describe('what libvirtd starts with (needs libvirtd)', function () {
+  this.timeout(60_000);
+  let directory: string;
+  let file: string;
+  let namespace: Namespace | null = null;
+
+  before(async function () {
+    if (spawnSync('libvirtd', ['--version']).status !== 0) this.skip();
+    directory = mkdtempSync(join(tmpdir(), 'virtproxyd-starts-'));
+    mkdirSync(join(directory, 'etc'));
+    file = join(directory, 'etc/c.conf');
+    const script = 'cd /run && exec libvirtd -f /etc/libvirt/c.conf -p "/run/$$.pid" -t 60';
+    namespace = await Namespace.open({ directory, command: ['sh', '-c', script] });
+  });
+  after(async () => {
+    await namespace?.close();
+    if (directory) rmSync(directory, { recursive: true });
+  });
+
+  const libvirtdStarts = async (): Promise<boolean> => {
+    const pid = await namespace!.start();
+    const socket = `/proc/${namespace!.pid}/root/run/libvirt/libvirt-admin-sock`;
+    const ended = (): boolean => {
+      try {
+        return /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+      } catch {
+        return true;
+      }
+    };
+    const what = 'libvirtd with its sockets, or its end';
+    const listening = await until(() => (ended() ? 'no' : existsSync(socket) ? 'yes' : null), {
+      what,
+    });
+    if (listening === 'no') return false;
+    process.kill(pid, 'SIGKILL');
+    await until(() => ended(), { what: 'the end of libvirtd' });
+    rmSync(socket);
+    return true;
+  };
+  const oursStarts = async (): Promise<boolean> => {
+    try {
+      const options = { mode: 'system', configFile: file, env: {}, homeDirectory: '/' } as const;
+      return (await planListeners(readConfiguration(options), [])).length > 0;
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      return false;
+    }
+  };
+
+  for (const [statement, expected] of starts) {
+    it(`${expected ? 'agrees to start' : 'agrees not to start'} with ${JSON.stringify(statement)}`, async () => {
+      writeFileSync(file, `listen_tls = 0\nlisten_tcp = 0\n${statement}\n`);
+      expect(await libvirtdStarts(), 'libvirtd').to.equal(expected);
+      expect(await oursStarts(), 'ours').to.equal(expected);
+    });
+  }
+
+  it('starts with an access driver nobody knows, which libvirtd does not', async () => {
+    writeFileSync(file, 'listen_tls = 0\naccess_drivers = [ "nop" ]\n');
+    expect(await libvirtdStarts(), 'libvirtd').to.equal(false);
+    expect(await oursStarts(), 'ours').to.equal(true);
   });
 });

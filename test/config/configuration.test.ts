@@ -9,6 +9,7 @@ import {
   readConfiguration,
 } from '../../lib/config/configuration.js';
 import { ConfigError } from '../../lib/config/errors.js';
+import { underActivation } from '../../lib/primary/listener-plan.js';
 
 describe('configuration', () => {
   let directory: string;
@@ -122,13 +123,66 @@ describe('configuration', () => {
   });
 
   it('refuses one or two of the TLS files, and takes all three', () => {
-    write('cert_file = "/c"\n');
+    write('cert_file = "/c"\nlisten_tls = 1\n');
     expect(fault()).to.include({ code: 'conflict', line: 1, key: 'cert_file' });
     expect(fault().message).to.match(/key_file and ca_file is missing/);
     write('cert_file = "/c"\nkey_file = "/k"\nca_file = "/a"\ncrl_file = "/l"\n');
     expect(readConfiguration(options).conf.ca_file).to.equal('/a');
     write('crl_file = "/l"\n');
     expect(readConfiguration(options).conf.crl_file).to.equal('/l');
+  });
+
+  const needing: [listener: 'listen_tcp' | 'listen_tls', statement: string, sentence: RegExp][] = [
+    ['listen_tls', 'ca_file = ""', /ca_file must be an absolute path/],
+    ['listen_tls', 'crl_file = ""', /crl_file must be an absolute path/],
+    ['listen_tls', 'cert_file = "servercert.pem"', /cert_file must be an absolute path/],
+    ['listen_tls', 'key_file = "/k"\ncert_file = "/c"', /ca_file is missing/],
+    ['listen_tls', 'tls_priority = ""', /tls_priority must not be empty/],
+    ['listen_tls', 'tls_port = "99999"', /tls_port must be a port/],
+    ['listen_tls', 'listen_addr = ""', /listen_addr must be an IP address/],
+    [
+      'listen_tls',
+      'auth_tls = "polkit"',
+      /auth_tls must be .* \(polkit works on UNIX sockets only/,
+    ],
+    ['listen_tcp', 'tcp_port = ""', /tcp_port must be a port/],
+    ['listen_tcp', 'listen_addr = "a b"', /listen_addr must be an IP address/],
+    [
+      'listen_tcp',
+      'auth_tcp = "polkit"',
+      /auth_tcp must be .* \(polkit works on UNIX sockets only/,
+    ],
+  ];
+  for (const [listener, statement, sentence] of needing) {
+    it(`warns of ${statement.replace('\n', ', ')} without ${listener}, and refuses it with`, () => {
+      const key = statement.split(' ')[0] ?? '';
+      write(`${statement}\n`);
+      const configuration = readConfiguration(options);
+      expect(configuration.warnings).to.have.length(1);
+      expect(configuration.warnings[0])
+        .to.match(sentence)
+        .and.match(
+          /^.*virtproxyd\.conf:1: .* It has no effect while listen_\w+ (is|and listen_tls are) 0/,
+        );
+      expect(checkConfiguration(options).text).to.include(
+        `warning: ${configuration.warnings[0]}\n`,
+      );
+      const activated = [{ role: listener === 'listen_tcp' ? 'tcp' : 'tls', name: 'a' }] as const;
+      expect(() => underActivation(configuration, activated))
+        .to.throw(ConfigError, sentence)
+        .with.include({ line: 1, key });
+      expect(underActivation(configuration, [{ role: 'rw', name: 'a' }]).mode).to.equal('session');
+      write(`${statement}\n${listener} = 1\n`);
+      expect(fault().message).to.match(sentence);
+      expect(fault()).to.include({ line: 1, key });
+    });
+  }
+
+  it('refuses words that no key takes, and other types, whatever is off', () => {
+    for (const statement of ['auth_tcp = "foo"', 'tls_port = 16514', 'tcp_min_ssf = 56']) {
+      write(`${statement}\n`);
+      expect(fault()).to.include({ line: 1, key: statement.split(' ')[0] });
+    }
   });
 
   it('warns of listeners that let strangers in', () => {

@@ -22,14 +22,25 @@ describe('log_filters and log_outputs', () => {
     expect(parseLogOutputs(' ')).to.deep.equal([]);
   });
 
-  for (const item of ['x', '1', '1:', '0:a', '5:a', ':a', 'debug:a', '1:a:b', '+1:a']) {
+  for (const item of ['x', '1', '1:', '0:a', '5:a', ':a', 'debug:a', '1:+', '1::a', '-1:a']) {
     it(`refuses the filter ${item}`, () => {
       expect(() => parseLogFilters(`1:good ${item}`)).to.throw(ValueError, `"${item}"`);
     });
   }
 
-  const outputs = ['x', '1', '0:stderr', '1:stderr:x', '1:journald:', '1:syslog', '1:syslog:'];
-  for (const item of [...outputs, '1:file', '1:file:rel', '1:tape:/x']) {
+  it('takes what C takes: a sign and zeros, more than it needs in a filter, relative files', () => {
+    expect(parseLogFilters('+1:a:b 02:+c')).to.deep.equal([
+      { level: 1, match: 'a' },
+      { level: 2, match: 'c' },
+    ]);
+    expect(parseLogOutputs('+1:file:a/b 02:syslog:', '/srv')).to.deep.equal([
+      { level: 1, kind: 'file', path: '/srv/a/b' },
+      { level: 2, kind: 'syslog', name: 'virtproxyd' },
+    ]);
+  });
+
+  const outputs = ['x', '1', '0:stderr', '1:stderr:x', '1:journald:', '1:syslog'];
+  for (const item of [...outputs, '1:file', '1:file:', '1:tape:/x']) {
     it(`refuses the output ${item}`, () => {
       expect(() => parseLogOutputs(`4:stderr ${item}`)).to.throw(ValueError, `"${item}"`);
     });
