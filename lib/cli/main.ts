@@ -38,7 +38,8 @@ export async function main(args: readonly string[]): Promise<number | null> {
   }
   const options = configurationOptions(line);
   if (line.checkConfig) {
-    const { ok, text } = checkConfiguration(options);
+    const { inspectPriority } = await import('../auth/tls-priority-check.js');
+    const { ok, text } = checkConfiguration(options, inspectPriority);
     say(text.endsWith('\n') ? text : `${text}\n`);
     return ok ? 0 : 1;
   }

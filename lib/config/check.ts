@@ -1,4 +1,9 @@
-import { type ConfigurationOptions, inspectConfiguration } from './configuration.js';
+import {
+  type Configuration,
+  type ConfigurationOptions,
+  inspectConfiguration,
+} from './configuration.js';
+import type { ConfigProblem } from './errors.js';
 
 /** The answer to `--check-config`. */
 export interface ConfigurationCheck {
@@ -8,10 +13,22 @@ export interface ConfigurationCheck {
   readonly ok: boolean;
 }
 
+/** A look at settings that this room does not understand. */
+export type Inspection = (configuration: Configuration) => {
+  readonly problems: readonly ConfigProblem[];
+  readonly warnings: readonly string[];
+};
+
 /** Reads and checks both configuration files as at start-up, without changing anything. */
-export function checkConfiguration(options: ConfigurationOptions): ConfigurationCheck {
-  const { configuration, problems } = inspectConfiguration(options);
-  const { confFile, clusterFile, paths, warnings } = configuration;
+export function checkConfiguration(
+  options: ConfigurationOptions,
+  inspect: Inspection = () => ({ problems: [], warnings: [] }),
+): ConfigurationCheck {
+  const { configuration, problems: found } = inspectConfiguration(options);
+  const { confFile, clusterFile, paths } = configuration;
+  const further = inspect(configuration);
+  const problems = [...found, ...further.problems];
+  const warnings = [...configuration.warnings, ...further.warnings];
   const ok = problems.length === 0;
   const unreadable = new Set(
     problems.filter(({ code }) => code === 'unreadable').map(({ file }) => file),

@@ -1,6 +1,6 @@
 import { homedir } from 'node:os';
 import type { Configuration } from '../config/configuration.js';
-import { keyFault, placeOfKey } from '../config/key-fault.js';
+import { keyFault } from '../config/key-fault.js';
 import type { ConfKey } from '../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../config/paths.js';
 import type { Logger } from '../logging/logger.js';
@@ -29,17 +29,15 @@ export async function checkTlsFiles(
   log: Logger,
 ): Promise<CertificateExpiry> {
   const { loadTlsCredentials, TlsCredentialsError } = await import('../auth/tls-credentials.js');
-  const { mapPriority, TlsPriorityError } = await import('../auth/tls-priority.js');
+  const { TlsPriorityError } = await import('../auth/tls-priority.js');
+  const { inspectPriority } = await import('../auth/tls-priority-check.js');
   const { credentialsOptions } = await import('../auth/tls-settings.js');
   const { mode, conf } = configuration;
   const files = tlsFiles(mode, conf, homedir());
   try {
     const { warnings, notAfter } = loadTlsCredentials(files, credentialsOptions(conf));
     for (const line of warnings) log.warning(line);
-    mapPriority(conf.tls_priority ?? 'NORMAL', undefined, (token) => {
-      const place = placeOfKey(configuration, 'tls_priority') ?? 'tls_priority';
-      log.warning(`${place}: "${token}" takes away nothing, since no such name is known here.`);
-    });
+    for (const line of inspectPriority(configuration).warnings) log.warning(line);
     return { server: notAfter.cert.getTime(), ca: notAfter.ca.getTime() };
   } catch (error) {
     if (error instanceof TlsPriorityError) {

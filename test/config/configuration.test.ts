@@ -2,6 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { expect } from 'chai';
+import { inspectPriority } from '../../lib/auth/tls-priority-check.js';
 import { checkConfiguration } from '../../lib/config/check.js';
 import {
   type Configuration,
@@ -227,6 +228,26 @@ describe('configuration', () => {
       expect(text).to.include(`error: ${confFile}:1: listen_tcp must be 0 or 1, not 3.\n`);
       expect(text).to.include(`error: ${clusterFile}:2: format must be libvirt or json`);
       expect(text).to.match(/cannot start with this configuration: 2 errors, 1 warning\.\n$/);
+    });
+
+    it('looks at tls_priority while the TLS listener is on', () => {
+      const priority = (text: string) => `auth_tls = "sasl"\ntls_priority = "${text}"\n`;
+      write(`listen_tls = 1\n${priority('NORMAL:+AES-129-GCM')}`);
+      const refused = checkConfiguration(options, inspectPriority);
+      expect(refused.ok).to.equal(false);
+      expect(refused.text)
+        .to.include(`error: ${confFile}:3: tls_priority: `)
+        .and.include('"+AES-129-GCM"');
+      write(`listen_tls = 1\n${priority('NORMAL:-AES-129-GCM')}`);
+      const { ok, text } = checkConfiguration(options, inspectPriority);
+      expect(ok).to.equal(true);
+      expect(text).to.include(
+        `warning: ${confFile}:3: tls_priority: "-AES-129-GCM" takes away nothing`,
+      );
+      write(priority('NORMAL:+AES-129-GCM'), '');
+      expect(checkConfiguration(options, inspectPriority).text).to.equal(
+        'The configuration is valid.\n',
+      );
     });
 
     it('names a given file that is missing', () => {
