@@ -1,10 +1,9 @@
 import { createRequire } from 'node:module';
-import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { checkConfiguration } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
 import { ConfigError } from '../config/errors.js';
-import { modeOf } from '../config/paths.js';
+import { homeDirectory, modeOf } from '../config/paths.js';
 import { inheritedSockets } from '../primary/socket-activation.js';
 import { Inheritance } from '../primary/succession.js';
 import { BackgroundProcess, startInBackground } from './daemonise.js';
@@ -88,7 +87,7 @@ function configurationOptions({ config }: CommandLine): ConfigurationOptions {
     ...(config === null ? {} : { configFile: resolve(config) }),
     directory: process.cwd(),
     env: process.env,
-    homeDirectory: homedir(),
+    homeDirectory: homeDirectory(process.env),
   };
 }
 

@@ -4,6 +4,7 @@ import {
   inspectConfiguration,
 } from './configuration.js';
 import type { ConfigProblem } from './errors.js';
+import { homelessness } from './paths.js';
 
 /** The answer to `--check-config`. */
 export interface ConfigurationCheck {
@@ -38,10 +39,13 @@ export function checkConfiguration(
     ...(clusterFile === null ? [paths.clusterFile] : []),
   ].filter((file) => !unreadable.has(file));
 
+  const homeless = homelessness(paths, paths.runDirectory).trim();
+
   const lines = [
     ...problems.map(({ message }) => `error: ${message}`),
     ...warnings.map((warning) => `warning: ${warning}`),
     ...absent.map((file) => `${file} does not exist; its defaults are used.`),
+    ...(homeless === '' ? [] : [`There is no place for the sockets yet. ${homeless}`]),
     ok
       ? `The configuration is valid${withCount(warnings.length, 'warning', ', with ')}.`
       : `virtproxyd cannot start with this configuration: ${withCount(problems.length, 'error')}${withCount(warnings.length, 'warning', ', ')}.`,

@@ -24,7 +24,8 @@ export interface ConfigurationOptions {
   /** Where relative paths in virtproxyd.conf begin; the current directory unless given. */
   readonly directory?: string;
   readonly env: Environment;
-  readonly homeDirectory: string;
+  /** Null: the user has none. */
+  readonly homeDirectory: string | null;
 }
 
 /** All settings of the daemon. Plain data, so that it can be sent to worker processes as JSON. */

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { isAbsolute, join } from 'node:path';
 
 /** `system` serves the whole host as root, `session` one user. */
@@ -9,6 +10,8 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Where things are (behaviour of both modes: virtproxyd(8), FILES). All paths are absolute. */
 export interface Paths {
+  /** The user's home directory; null for a user who has none: `/` stands for it in the other paths then. */
+  readonly home: string | null;
   /** virtproxyd.conf, unless -f names another. */
   readonly configFile: string;
   /** The cluster's ini file, beside `configFile`. */
@@ -47,29 +50,69 @@ export function modeOf(uid: number): Mode {
   return uid === 0 ? 'system' : 'session';
 }
 
+/** The directories of one mode. */
+interface Directories {
+  readonly config: string;
+  readonly run: string;
+  readonly pid: string;
+  readonly log: string;
+}
+
+const systemDirectories: Directories = {
+  config: '/etc/libvirt',
+  run: '/run/libvirt',
+  pid: '/run',
+  log: '/var/log/libvirt',
+};
+
+/** A user's directories, where GLib has them, whose rules libvirt's clients and daemons follow. */
+function sessionDirectories(env: Environment, home: string | null): Directories {
+  const config = xdgDirectory(env, 'XDG_CONFIG_HOME') ?? inHome(home, '.config');
+  const cache = xdgDirectory(env, 'XDG_CACHE_HOME') ?? inHome(home, '.cache');
+  const run = join(xdgDirectory(env, 'XDG_RUNTIME_DIR') ?? cache, 'libvirt');
+  return { config: join(config, 'libvirt'), run, pid: run, log: join(cache, 'libvirt') };
+}
+
 /** The paths of a mode, before virtproxyd.conf and the command line change them. */
-export function defaultPaths(mode: Mode, env: Environment, homeDirectory: string): Paths {
-  const configDirectory =
-    mode === 'system'
-      ? '/etc/libvirt'
-      : join(xdgDirectory(env, 'XDG_CONFIG_HOME', join(homeDirectory, '.config')), 'libvirt');
-  const runDirectory =
-    mode === 'system'
-      ? '/run/libvirt'
-      : join(xdgDirectory(env, 'XDG_RUNTIME_DIR', join(homeDirectory, '.cache')), 'libvirt');
-  const logDirectory =
-    mode === 'system'
-      ? '/var/log/libvirt'
-      : join(xdgDirectory(env, 'XDG_CACHE_HOME', join(homeDirectory, '.cache')), 'libvirt');
+export function defaultPaths(mode: Mode, env: Environment, home: string | null): Paths {
+  const { config, run, pid, log } =
+    mode === 'system' ? systemDirectories : sessionDirectories(env, home);
   return {
-    configFile: join(configDirectory, 'virtproxyd.conf'),
-    clusterFile: join(configDirectory, CLUSTER_FILE_NAME),
-    runDirectory,
-    pidFile: mode === 'system' ? '/run/virtproxyd.pid' : join(runDirectory, 'virtproxyd.pid'),
-    daemonDirectory: runDirectory,
+    home,
+    configFile: join(config, 'virtproxyd.conf'),
+    clusterFile: join(config, CLUSTER_FILE_NAME),
+    runDirectory: run,
+    pidFile: join(pid, 'virtproxyd.pid'),
+    daemonDirectory: run,
     hookFile: '/etc/libvirt/hooks/daemon',
-    logFile: join(logDirectory, 'virtproxyd.log'),
+    logFile: join(log, 'virtproxyd.log'),
   };
+}
+
+/**
+ * The home directory of the user this process runs as: $HOME, else what the account database says. Null when neither
+ * knows one, as for a bare number in a container.
+ */
+export function homeDirectory(env: Environment): string | null {
+  const { HOME: home } = env;
+  if (home !== undefined && isAbsolute(home)) return home;
+  try {
+    const { homedir } = userInfo();
+    return isAbsolute(homedir) ? homedir : null;
+  } catch {
+    return null;
+  }
+}
+
+/** What stands for the home directory of a user who has none, for GLib too. */
+const noHome = '/';
+
+const inHome = (home: string | null, name: string): string => join(home ?? noHome, name);
+
+/** What to add to an error about `path` where that is only there because the user has no home directory; else empty. */
+export function homelessness({ home }: Paths, path: string): string {
+  if (home !== null || !path.startsWith(`${noHome}.`)) return '';
+  return ' The user has no home directory: set XDG_RUNTIME_DIR for the sockets and XDG_CACHE_HOME for the log, or HOME.';
 }
 
 /**
@@ -77,10 +120,12 @@ export function defaultPaths(mode: Mode, env: Environment, homeDirectory: string
  * revocation list counts only if it is there, and a session prefers files in ~/.pki/libvirt that exist (key and
  * certificate as a pair). The other paths are returned whether or not they exist.
  */
-export function tlsFiles(mode: Mode, settings: TlsFileSettings, homeDirectory: string): TlsFiles {
-  const own = (name: string): string => join(homeDirectory, '.pki/libvirt', name);
+export function tlsFiles(mode: Mode, settings: TlsFileSettings, home: string | null): TlsFiles {
+  const own = (name: string): string => join(inHome(home, '.pki/libvirt'), name);
   const pick = (ownFiles: readonly string[], system: readonly string[]): readonly string[] =>
-    mode === 'session' && ownFiles.every((file) => existsSync(file)) ? ownFiles : system;
+    mode === 'session' && home !== null && ownFiles.every((file) => existsSync(file))
+      ? ownFiles
+      : system;
 
   const [ca = ''] = pick([own('cacert.pem')], ['/etc/pki/CA/cacert.pem']);
   const [crl = ''] = pick([own('cacrl.pem')], ['/etc/pki/CA/cacrl.pem']);
@@ -96,8 +141,8 @@ export function tlsFiles(mode: Mode, settings: TlsFileSettings, homeDirectory: s
   };
 }
 
-function xdgDirectory(env: Environment, name: string, fallback: string): string {
+/** Null when it is not set, or to a relative path, which the XDG base directory specification has ignored. */
+function xdgDirectory(env: Environment, name: string): string | null {
   const directory = env[name];
-  // The XDG base directory specification has relative paths ignored.
-  return directory !== undefined && isAbsolute(directory) ? directory : fallback;
+  return directory !== undefined && isAbsolute(directory) ? directory : null;
 }

@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Configuration } from '../config/configuration.js';
 import {
   logFiltersText,
@@ -7,10 +9,11 @@ import {
   type LogLevelNumber,
   type LogOutput,
 } from '../config/log-settings.js';
-import type { Environment } from '../config/paths.js';
+import { homelessness, type Environment } from '../config/paths.js';
 import { ValueError } from '../config/values.js';
 import { AuditFile, type AuditEntry } from './audit-file.js';
 import { defaultOutputs } from './default-outputs.js';
+import { LogOpenError } from './log-output.js';
 import { LogThreshold, type LogSettings, type LogSink } from './logger.js';
 import { LogWriter, type PreparedChange } from './writer.js';
 
@@ -177,7 +180,13 @@ export class LogControl {
 
   private defaults({ mode, paths }: Configuration): readonly LogOutput[] {
     const { daemon, env } = this.options;
-    return defaultOutputs({ daemon, env, mode, logFile: paths.logFile });
+    const outputs = defaultOutputs({ daemon, env, mode, logFile: paths.logFile });
+    const [{ kind }] = outputs;
+    const hint = kind === 'file' ? homelessness(paths, paths.logFile) : '';
+    if (hint !== '' && !existsSync(dirname(paths.logFile))) {
+      throw new LogOpenError(`There is no place for the log '${paths.logFile}'.${hint}`);
+    }
+    return outputs;
   }
 
   private closeAudit(file: AuditFile | null): void {

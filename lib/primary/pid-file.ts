@@ -25,15 +25,16 @@ export class PidFile {
     private readonly fd: number,
   ) {}
 
-  /** Throws PidFileError; what another instance holds is left as it is. */
-  static acquire(path: string): PidFile {
+  /** Throws PidFileError, with `hint` where the file cannot be made; what another instance holds is left as it is. */
+  static acquire(path: string, hint = ''): PidFile {
     for (;;) {
       let fd: number;
       try {
         fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
       } catch (error) {
         const reason = (error as Error).message;
-        throw new PidFileError(`Failed to open pid file '${path}': ${reason}`, { cause: error });
+        const sentence = `Failed to open pid file '${path}': ${reason}${hint && `.${hint}`}`;
+        throw new PidFileError(sentence, { cause: error });
       }
       if (!lockForLife(fd)) {
         closeSync(fd);

@@ -1,4 +1,3 @@
-import { homedir } from 'node:os';
 import type { Configuration } from '../config/configuration.js';
 import { keyFault } from '../config/key-fault.js';
 import type { ConfKey } from '../config/keys.js';
@@ -32,8 +31,8 @@ export async function checkTlsFiles(
   const { TlsPriorityError } = await import('../auth/tls-priority.js');
   const { inspectPriority } = await import('../auth/tls-priority-check.js');
   const { credentialsOptions } = await import('../auth/tls-settings.js');
-  const { mode, conf } = configuration;
-  const files = tlsFiles(mode, conf, homedir());
+  const { mode, conf, paths } = configuration;
+  const files = tlsFiles(mode, conf, paths.home);
   try {
     const { warnings, notAfter } = loadTlsCredentials(files, credentialsOptions(conf));
     for (const line of warnings) log.warning(line);

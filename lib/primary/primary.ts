@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { AdminServer } from '../admin/admin-server.js';
 import type { Configuration } from '../config/configuration.js';
+import { homelessness } from '../config/paths.js';
 import type { WorkerMessage } from '../control/messages.js';
 import type { LogControl, PreparedLogging } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
@@ -145,7 +146,7 @@ export class Primary {
     makeRunDirectory(configuration);
     const pidFile = options.pidFile ?? paths.pidFile;
     // A predecessor holds it until this one is ready.
-    if (inheritance === null) this.pidFile = PidFile.acquire(pidFile);
+    if (inheritance === null) this.pidFile = PidFile.acquire(pidFile, homelessness(paths, pidFile));
     try {
       this.observation.certificates = await checkPrerequisites(configuration, this.log);
       const setup = { configuration, logging: this.logging.forWorkers };

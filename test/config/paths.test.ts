@@ -1,8 +1,14 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { defaultPaths, modeOf, tlsFiles } from '../../lib/config/paths.js';
+import {
+  defaultPaths,
+  homeDirectory,
+  homelessness,
+  modeOf,
+  tlsFiles,
+} from '../../lib/config/paths.js';
 
 const NO_TLS_KEYS = { ca_file: null, crl_file: null, cert_file: null, key_file: null };
 
@@ -14,6 +20,7 @@ describe('paths', () => {
 
   it('has fixed places in system mode', () => {
     expect(defaultPaths('system', { XDG_RUNTIME_DIR: '/run/user/0' }, '/root')).to.deep.equal({
+      home: '/root',
       configFile: '/etc/libvirt/virtproxyd.conf',
       clusterFile: '/etc/libvirt/virtproxyd-cluster.ini',
       runDirectory: '/run/libvirt',
@@ -27,6 +34,7 @@ describe('paths', () => {
   it('follows the XDG variables in session mode', () => {
     const env = { XDG_CONFIG_HOME: '/c', XDG_RUNTIME_DIR: '/run/user/7', XDG_CACHE_HOME: '/k' };
     expect(defaultPaths('session', env, '/home/ann')).to.deep.equal({
+      home: '/home/ann',
       configFile: '/c/libvirt/virtproxyd.conf',
       clusterFile: '/c/libvirt/virtproxyd-cluster.ini',
       runDirectory: '/run/user/7/libvirt',
@@ -35,6 +43,45 @@ describe('paths', () => {
       hookFile: '/etc/libvirt/hooks/daemon',
       logFile: '/k/libvirt/virtproxyd.log',
     });
+  });
+
+  it('has the sockets in the cache directory without a runtime directory, as GLib', () => {
+    for (const env of [{}, { XDG_RUNTIME_DIR: '' }, { XDG_RUNTIME_DIR: 'run' }]) {
+      const paths = defaultPaths('session', { ...env, XDG_CACHE_HOME: '/k' }, '/home/ann');
+      expect(paths).to.include({
+        runDirectory: '/k/libvirt',
+        pidFile: '/k/libvirt/virtproxyd.pid',
+        daemonDirectory: '/k/libvirt',
+      });
+    }
+  });
+
+  it('needs a home directory only where a path leads there', () => {
+    const whole = { XDG_CONFIG_HOME: '/c', XDG_RUNTIME_DIR: '/r', XDG_CACHE_HOME: '/k' };
+    const led = (env: Record<string, string>, home: string | null = null): string[] => {
+      const paths = defaultPaths('session', env, home);
+      return Object.entries(paths).flatMap(([name, path]) =>
+        homelessness(paths, (path as string | null) ?? '') === '' ? [] : [name],
+      );
+    };
+    expect(led(whole)).to.deep.equal([]);
+    expect(led({}, '/')).to.deep.equal([]);
+    expect(led({ ...whole, XDG_CACHE_HOME: '' })).to.deep.equal(['logFile']);
+    expect(led({ XDG_CONFIG_HOME: '/c', XDG_CACHE_HOME: '/k' })).to.deep.equal([]);
+    expect(led({ XDG_CONFIG_HOME: '/c' })).to.deep.equal([
+      'runDirectory',
+      'pidFile',
+      'daemonDirectory',
+      'logFile',
+    ]);
+    expect(homelessness(defaultPaths('system', {}, null), '/run/libvirt')).to.equal('');
+  });
+
+  it('takes the home directory from HOME, else from the account database', () => {
+    expect(homeDirectory({ HOME: '/home/ann' })).to.equal('/home/ann');
+    for (const env of [{}, { HOME: '' }, { HOME: 'ann' }]) {
+      expect(homeDirectory(env)).to.equal(userInfo().homedir);
+    }
   });
 
   it('falls back to ~/.config and ~/.cache for variables that are unset, empty or relative', () => {
@@ -81,6 +128,14 @@ describe('TLS files', () => {
       crl: own('cacrl.pem'),
       cert: own('servercert.pem'),
       key: own('serverkey.pem'),
+    });
+  });
+
+  it("are the system's for a user without a home directory", () => {
+    expect(tlsFiles('session', NO_TLS_KEYS, null)).to.include({
+      ca: '/etc/pki/CA/cacert.pem',
+      cert: '/etc/pki/libvirt/servercert.pem',
+      key: '/etc/pki/libvirt/private/serverkey.pem',
     });
   });
 

@@ -7,6 +7,7 @@ import { status } from '../../lib/rpc/frame.js';
 import { encodeString } from '../../lib/rpc/session-messages.js';
 import {
   account,
+  ClientProcess,
   python,
   run,
   searchPath,
@@ -16,7 +17,7 @@ import {
 } from '../peers/clients.js';
 import { guestXml } from '../peers/guest.js';
 import { missingPrograms } from '../peers/modular-host.js';
-import { Proxy, runningProcesses, sessionEnvironment } from '../peers/proxy.js';
+import { Proxy, runningProcesses, sessionEnvironment, startProgram } from '../peers/proxy.js';
 import { RawClient, readError } from '../peers/raw-client.js';
 import { StandInDaemon } from '../peers/stand-in-daemon.js';
 import { freshDirectory, until } from '../peers/waiting.js';
@@ -216,6 +217,68 @@ describe(`session mode${isRoot ? '' : ' (skipped: needs root)'}`, function () {
       what: 'the reason in the log',
     });
     client.destroy();
+  });
+
+  describe('without a runtime directory', () => {
+    /** The program, in the background until a test's end. */
+    const launch = async (env: Record<string, string>): Promise<string> => {
+      const cache = join(directory, 'cache');
+      await mkdir(cache, { recursive: true });
+      await chmod(cache, 0o777);
+      const daemon = startProgram([], { user, env: { ...env, XDG_CACHE_HOME: cache } });
+      ends.push(() => daemon.kill('SIGTERM'));
+      const last = join(cache, 'libvirt/virtproxyd-admin-sock');
+      await until(() => existsSync(last), { what: `${last}; it said: ${daemon.stderr}` });
+      return cache;
+    };
+    const ends: (() => Promise<unknown>)[] = [];
+    afterEach(async () => {
+      for (const end of ends.splice(0)) await end();
+    });
+
+    it('has sockets, PID file and daemons in $XDG_CACHE_HOME/libvirt, where virsh looks for them', async () => {
+      const home = join(directory, 'home');
+      const cache = await launch({ HOME: home, LIBVIRT_AUTOSTART: '0' });
+      expect(await readdir(join(cache, 'libvirt'))).to.include.members([
+        'libvirt-sock',
+        'libvirt-admin-sock',
+        'virtproxyd.pid',
+      ]);
+      const daemon = await StandInDaemon.listen(join(cache, 'libvirt/virtqemud-sock'));
+      ends.push(() => daemon.stop());
+      await chmod(daemon.path, 0o777);
+      daemon.answer(getHostname, () => encodeString('in-the-cache'));
+      const env = { HOME: home, XDG_CACHE_HOME: cache, LIBVIRT_AUTOSTART: '0' };
+      const target = 'qemu:///session?mode=legacy';
+      // The stand-in knows this one call; virsh would wait for others at its end.
+      const client = new ClientProcess('virsh', ['-c', target, 'hostname'], { user, env });
+      ends.push(() => client.kill());
+      await until(() => client.stdout.includes('in-the-cache'), {
+        what: `virsh's answer; it said: ${client.stderr}`,
+      });
+    });
+
+    it('serves a user whom the account database does not know and who has no HOME', async () => {
+      const stranger = { name: 'nobody at all', uid: 47_110_815, gid: 47_110_815 };
+      const env = { XDG_RUNTIME_DIR: '', XDG_CACHE_HOME: '', HOME: '' };
+      const checked = startProgram(['--check-config'], { user: stranger, env });
+      expect(await checked.finished).to.include({ code: 0, stderr: '' });
+      expect(checked.stdout).to.match(/no home directory.*\nThe configuration is valid\.\n$/);
+      const homeless = startProgram([], { user: stranger, env });
+      const { code, stderr } = await homeless.finished;
+      expect(code).to.equal(1);
+      expect(stderr).to.match(
+        /^virtproxyd: .*Cannot make the directory '\/\.cache\/libvirt': .* no home directory: set XDG_RUNTIME_DIR .*\n$/,
+      );
+      const run = join(directory, 'run');
+      await mkdir(run, { mode: 0o777 });
+      await chmod(run, 0o777);
+      const served = startProgram([], { user: stranger, env: { ...env, XDG_RUNTIME_DIR: run } });
+      ends.push(() => served.kill('SIGTERM'));
+      await until(() => existsSync(join(run, 'libvirt/libvirt-sock')), {
+        what: `its socket; it said: ${served.stderr}`,
+      });
+    });
   });
 
   const missing = isRoot ? missingPrograms() : [];

@@ -1,4 +1,3 @@
-import { homedir } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { matchesAny } from '../../auth/allow-list.js';
@@ -24,9 +23,9 @@ export class TlsReception {
   private readonly allows: ((dn: string) => boolean) | null;
 
   /** Throws TlsCredentialsError or TlsPriorityError. */
-  constructor({ mode, conf }: Configuration) {
+  constructor({ mode, conf, paths }: Configuration) {
     this.credentials = loadTlsCredentials(
-      tlsFiles(mode, conf, homedir()),
+      tlsFiles(mode, conf, paths.home),
       credentialsOptions(conf),
     );
     this.acceptor = new TlsAcceptor(this.credentials.serverOptions);
