@@ -49,6 +49,22 @@ export function underActivation(
 }
 
 /**
+ * What to say of a read-write socket that is root's alone because nobody logs in there, where distributions' builds of the
+ * C daemon let everybody in; null where that does not apply.
+ */
+export function closedToGroups(
+  { mode, conf, lines, paths }: Configuration,
+  activated: readonly ActivatedSocket[],
+): string | null {
+  if (mode === 'session' || activated.length > 0) return null;
+  if (conf.auth_unix_rw !== 'none' || lines.unix_sock_rw_perms !== undefined) return null;
+  return (
+    `auth_unix_rw is "none": ${join(paths.runDirectory, 'libvirt-sock')} has mode ${conf.unix_sock_rw_perms} and is root's alone; ` +
+    'unix_sock_group = "GROUP" and unix_sock_rw_perms = "0770" open it to a group'
+  );
+}
+
+/**
  * All listening sockets: those that the service manager has opened, if any, else those of the configuration, and that for
  * metrics, of which the service manager knows nothing. Throws ConfigError for a group, name or port nobody knows.
  */

@@ -11,7 +11,7 @@ import { Administration, adminSettingsOf, type AdministeredParts } from './admin
 import { DescriptorReserve, raiseLimitFor } from './descriptor-reserve.js';
 import { IdleClock } from './idle-clock.js';
 import { runHooks, type HookEvent } from './hooks.js';
-import { planListeners, underActivation } from './listener-plan.js';
+import { closedToGroups, planListeners, underActivation } from './listener-plan.js';
 import type { Connection, Listener } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { localPeer } from './local-peer.js';
@@ -142,6 +142,8 @@ export class Primary {
     const { configuration } = this;
     const { paths, cluster, warnings, conf } = configuration;
     for (const warning of warnings) this.log.warning(warning);
+    const closed = closedToGroups(configuration, this.listeners.activated);
+    if (closed !== null) this.log.warning(closed);
     raiseLimitFor(conf.max_clients, this.log);
     makeRunDirectory(configuration);
     const pidFile = options.pidFile ?? paths.pidFile;
