@@ -3,7 +3,7 @@ import { fromDirectory, ValueError } from './values.js';
 /** libvirt's levels: 1 debug, 2 info, 3 warning, 4 error. */
 export type LogLevelNumber = 1 | 2 | 3 | 4;
 
-/** Messages of components whose name contains `match` are logged from `level` on. */
+/** Messages of components whose name the glob `match` is in are logged from `level` on: see `matches`. */
 export interface LogFilter {
   readonly level: LogLevelNumber;
   readonly match: string;
@@ -16,8 +16,9 @@ export type LogOutput =
   | { readonly level: LogLevelNumber; readonly kind: 'file'; readonly path: string };
 
 /**
- * Parses log_filters: `LEVEL:MATCH` items separated by spaces, of which the first that matches counts.
- * Throws a ValueError that names the bad item.
+ * Parses log_filters: `LEVEL:MATCH` items separated by spaces, of which the first that matches counts. As with libvirtd 9.0
+ * a `+` before MATCH, which once asked for stack traces, and further fields mean nothing. Throws a ValueError that names
+ * the bad item.
  */
 export function parseLogFilters(text: string): LogFilter[] {
   return items(text).map((item) => {
@@ -52,6 +53,25 @@ export function parseLogOutputs(text: string, directory = process.cwd()): LogOut
       `has the malformed output "${item}": write LEVEL:stderr, LEVEL:journald, LEVEL:syslog:NAME or LEVEL:file:PATH`,
     );
   });
+}
+
+/** Whether a filter's glob is in a name: both its ends are open, `*` is any text and `?` any character. */
+export function matches(glob: string, name: string): boolean {
+  let from = 0;
+  return glob.split('*').every((part) => {
+    const at = indexOf(name, part, from);
+    from = at + part.length;
+    return at >= 0;
+  });
+}
+
+/** The place of the first text from `from` on that is `part`, or -1. */
+function indexOf(name: string, part: string, from: number): number {
+  for (let at = from; at + part.length <= name.length; at++) {
+    if ([...part].every((letter, index) => letter === '?' || letter === name[at + index]))
+      return at;
+  }
+  return -1;
 }
 
 /** The text of which `parseLogFilters` makes these filters. */

@@ -1,4 +1,4 @@
-import type { LogFilter, LogLevelNumber } from '../config/log-settings.js';
+import { matches, type LogFilter, type LogLevelNumber } from '../config/log-settings.js';
 
 /** Levels of a log line, least important first; their numbers in virtproxyd.conf are 1 to 4. */
 export const logLevels = ['debug', 'info', 'warning', 'error'] as const;
@@ -20,7 +20,7 @@ export type LogSink = (record: LogRecord) => void;
 /** What decides which lines are logged. Plain data: workers are sent it. */
 export interface LogSettings {
   readonly level: LogLevelNumber;
-  /** The first whose `match` is in a component's name takes the place of `level`. */
+  /** The first whose `match` fits a component's name takes the place of `level`. */
   readonly filters: readonly LogFilter[];
 }
 
@@ -63,7 +63,7 @@ export class LogThreshold {
 
   private levelFor(component: string): LogLevelNumber {
     const { level, filters } = this.settings;
-    return filters.find(({ match }) => component.includes(match))?.level ?? level;
+    return filters.find(({ match }) => matches(match, component))?.level ?? level;
   }
 }
 

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parseLogFilters, parseLogOutputs } from '../../lib/config/log-settings.js';
+import { matches, parseLogFilters, parseLogOutputs } from '../../lib/config/log-settings.js';
 import { ValueError } from '../../lib/config/values.js';
 
 describe('log_filters and log_outputs', () => {
@@ -10,6 +10,36 @@ describe('log_filters and log_outputs', () => {
     ]);
     expect(parseLogFilters('')).to.deep.equal([]);
   });
+
+  it('reads what libvirtd 9.0 takes as well', () => {
+    expect(parseLogFilters('1:+util 04:a:b +2:c 1:*')).to.deep.equal([
+      { level: 1, match: 'util' },
+      { level: 4, match: 'a' },
+      { level: 2, match: 'c' },
+      { level: 1, match: '*' },
+    ]);
+    expect(parseLogOutputs('04:file:a/log', '/x')).to.deep.equal([
+      { level: 4, kind: 'file', path: '/x/a/log' },
+    ]);
+  });
+
+  const globs = [
+    ['rpc', ['rpc.relay'], ['remote.daemon']],
+    ['*', ['rpc.relay', 'x'], []],
+    ['*pc*', ['rpc.relay'], ['remote.daemon']],
+    ['r*d', ['remote.daemon'], ['rpc.relay', 'd.r']],
+    ['r?c.', ['rpc.relay', 'a.rxc.'], ['rc.relay', 'rpcx']],
+    ['?rpc', ['x.rpc'], ['rpc.relay']],
+    ['a*b*a', ['xabax', 'aba'], ['ab', 'ba', 'bab']],
+    ['a.c', ['a.c'], ['abc']],
+    ['[a]', ['x[a]'], ['a']],
+  ] as const;
+  for (const [glob, names, others] of globs) {
+    it(`matches the glob ${glob} with open ends`, () => {
+      expect(names.filter((name) => !matches(glob, name))).to.deep.equal([]);
+      expect(others.filter((name) => matches(glob, name))).to.deep.equal([]);
+    });
+  }
 
   it('reads every kind of output', () => {
     const text = '1:stderr 2:journald 3:syslog:virtproxyd 4:file:/var/log/a:b.log';
