@@ -11,6 +11,7 @@ import {
   type Mode,
   type Paths,
 } from './paths.js';
+import { type LogSelection, selectLogging } from './log-environment.js';
 import { findConflicts, findDangers } from './rules.js';
 import { checkEntries } from './settings.js';
 
@@ -36,6 +37,8 @@ export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 
   /** The cluster's ini file that was read, or null if there is none. */
   readonly clusterFile: string | null;
   readonly conf: ConfSettings;
+  /** The log keys of `conf` and what the environment says in their place. */
+  readonly logging: LogSelection;
   /** The keys that virtproxyd.conf sets, with their lines. */
   readonly lines: Readonly<Partial<Record<ConfKey, number>>>;
   /** The keys that the cluster's ini file sets, as `SECTION.KEY`, with their lines. */
@@ -93,11 +96,15 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
   const cluster = parseClusterIni(clusterText ?? '', clusterFile);
   problems.push(...cluster.problems);
 
+  const { logging, problems: logProblems } = selectLogging(checked.conf, env);
+  problems.push(...logProblems);
+
   const configuration: Configuration = {
     mode,
     confFile: confText === null ? null : configFile,
     clusterFile: clusterText === null ? null : clusterFile,
     conf: checked.conf,
+    logging,
     lines: Object.fromEntries(checked.lines),
     clusterLines: cluster.lines,
     cluster: cluster.cluster,

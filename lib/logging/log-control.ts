@@ -98,7 +98,7 @@ export class LogControl {
     if (this.changing) {
       throw new LogSettingError('The daemon is reloading its configuration; try again after that.');
     }
-    const wanted = parsed('log_outputs', parseLogOutputs, text);
+    const wanted = parsed('log_outputs', (outputs) => parseLogOutputs(outputs), text);
     const outputs = wanted.length === 0 ? this.defaults(this.configuration) : wanted;
     this.writer.prepare({ format: this.configuration.log.format, outputs }).commit();
   }
@@ -165,16 +165,16 @@ export class LogControl {
     this.onChange(this.forWorkers);
   }
 
-  private settingsFor({ conf }: Configuration): LogSettings {
-    const level = this.options.verbose ? Math.min(conf.log_level, 2) : conf.log_level;
+  private settingsFor({ logging }: Configuration): LogSettings {
+    const level = this.options.verbose ? Math.min(logging.level, 2) : logging.level;
     return {
       level: level as LogLevelNumber,
-      filters: parseLogFilters(conf.log_filters ?? ''),
+      filters: logging.filters,
     };
   }
 
   private outputsFor(configuration: Configuration): readonly LogOutput[] {
-    const outputs = parseLogOutputs(configuration.conf.log_outputs ?? '');
+    const { outputs } = configuration.logging;
     return outputs.length === 0 ? this.defaults(configuration) : outputs;
   }
 

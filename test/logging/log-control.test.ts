@@ -2,6 +2,7 @@ import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { readConfiguration, type Configuration } from '../../lib/config/configuration.js';
+import { ConfigError } from '../../lib/config/errors.js';
 import { defaultOutputs } from '../../lib/logging/default-outputs.js';
 import { LogControl, LogSettingError, type WorkerLogging } from '../../lib/logging/log-control.js';
 import { LogOpenError } from '../../lib/logging/log-output.js';
@@ -14,13 +15,13 @@ describe('control of the log', () => {
   let control: LogControl | null = null;
   const place = (name: string): string => join(directory, name);
   const read = (name: string): string => readFileSync(place(name), 'utf8');
-  const configuration = (conf = '', cluster = ''): Configuration => {
+  const configuration = (conf = '', cluster = '', env = {}): Configuration => {
     writeFileSync(place('virtproxyd.conf'), conf);
     writeFileSync(place('virtproxyd-cluster.ini'), cluster);
     return readConfiguration({
       mode: 'system',
       configFile: place('virtproxyd.conf'),
-      env: {},
+      env,
       homeDirectory: directory,
     });
   };
@@ -74,6 +75,38 @@ describe('control of the log', () => {
     expect(open(configuration('log_level = 4'), true).level).to.equal(2);
     expect(open(configuration('log_level = 1'), true).level).to.equal(1);
   });
+
+  it('prefers the environment to the file, and the command line to both', () => {
+    const file = 'log_level = 4\nlog_filters = "1:relay"\nlog_outputs = "4:journald"\n';
+    const env = {
+      LIBVIRT_DEBUG: 'warning',
+      LIBVIRT_LOG_FILTERS: '2:rpc 1:*',
+      LIBVIRT_LOG_OUTPUTS: '3:stderr',
+    };
+    const asked = { level: 3, filters: '2:rpc 1:*', outputs: '3:stderr' };
+    expect(open(configuration(file, '', env))).to.include(asked);
+    expect(open(configuration(file, '', env), true)).to.include({ ...asked, level: 2 });
+    const empty = { LIBVIRT_DEBUG: '', LIBVIRT_LOG_FILTERS: '', LIBVIRT_LOG_OUTPUTS: '' };
+    const inFile = { level: 4, filters: '1:relay', outputs: '4:journald' };
+    expect(open(configuration(file, '', empty))).to.include(inFile);
+    const blank = { LIBVIRT_LOG_FILTERS: ' ', LIBVIRT_LOG_OUTPUTS: ' ' };
+    const none = { filters: '', outputs: '1:stderr' };
+    expect(open(configuration(file, '', blank))).to.include(none);
+  });
+
+  for (const [name, value] of [
+    ['LIBVIRT_DEBUG', 'warn'],
+    ['LIBVIRT_DEBUG', '04'],
+    ['LIBVIRT_LOG_FILTERS', '1:x 9:y'],
+    ['LIBVIRT_LOG_OUTPUTS', '1:tape'],
+  ] as const) {
+    it(`refuses ${name}=${value}, as libvirtd 9.0 does`, () => {
+      expect(() => configuration('', '', { [name]: value })).to.throw(
+        ConfigError,
+        `the environment: ${name} `,
+      );
+    });
+  }
 
   it('changes filters while running, for workers as well, until they are set back', () => {
     const told: WorkerLogging[] = [];
