@@ -20,7 +20,7 @@ export async function runDaemon(
   const { daemon, verbose } = options;
   const logging = new LogControl(configuration, { daemon, verbose, env: process.env });
   process.on('exit', () => logging.flush());
-  const debug = new Logger('service-manager', logging.threshold, logging.sink);
+  const debug = new Logger('daemon.service-manager', logging.threshold, logging.sink);
   const serviceManager = new ServiceManager(process.env, (line) => debug.debug(line));
   const primary = new Primary(options, configuration, serviceManager, logging);
   let stopping = false;

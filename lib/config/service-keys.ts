@@ -130,9 +130,8 @@ export const SERVICE_KEYS = {
     help:
       'Levels for single components, as LEVEL:MATCH items separated by spaces. An item holds ' +
       'for the components whose name contains MATCH, in which * is any text and ? any ' +
-      'character; the first that fits counts. The ' +
-      'components are admin, daemon, listener, log, pool, primary, reception, relay, session, ' +
-      'tls and worker.',
+      'character; the first that fits counts. LOGGING ' +
+      'in virtproxyd(8) lists the components.',
   },
   log_outputs: {
     type: 'string',

@@ -26,7 +26,7 @@ const pinoLevels = {
 } as const satisfies Record<LogLevel, number>;
 
 /** Under what name the writer speaks of its outputs. */
-const component = 'log';
+const component = 'util.log';
 
 type PinoLogger = pino.Logger<LogLevel, true>;
 

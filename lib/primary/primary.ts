@@ -71,25 +71,25 @@ export class Primary {
     /** What the admin socket may change of the log, too. */
     readonly logging: LogControl,
   ) {
-    this.log = new Logger('primary', logging.threshold, logging.sink);
+    this.log = new Logger('daemon.primary', logging.threshold, logging.sink);
     this.pool = new WorkerPool(
       {
         ready: () => this.serve(),
         message: (worker, message) => this.told(worker, message),
         lost: (worker) => this.reception.lost(worker),
       },
-      this.log.for('pool'),
+      this.log.for('daemon.pool'),
     );
     logging.onChange = (settings) => this.pool.setLogging(settings);
     this.watch = new WorkerWatch(
       this.pool,
       () => this.configuration.cluster.max_worker_memory,
-      this.log.for('pool'),
+      this.log.for('daemon.pool'),
     );
     this.reception = new Reception(
       clientLimits(configuration),
       (introduction, handle) => this.pool.hand(introduction, handle),
-      this.log.for('reception'),
+      this.log.for('rpc.reception'),
       () => this.idleClock.look(),
     );
     this.reserve = new DescriptorReserve(
@@ -103,7 +103,7 @@ export class Primary {
     this.admin = new AdminServer(
       adminSettingsOf(configuration),
       new Administration(this.administeredParts()),
-      this.log.for('admin'),
+      this.log.for('daemon.admin'),
       () => this.idleClock.look(),
     );
     this.observation = new Observation({
@@ -130,7 +130,7 @@ export class Primary {
           );
         },
       },
-      this.log.for('listener'),
+      this.log.for('rpc.listener'),
     );
   }
 
@@ -336,7 +336,7 @@ export class Primary {
       file: this.configuration.paths.hookFile,
       env: process.env,
       timeoutSeconds: hookTimeoutSeconds,
-      log: this.log.for('hook'),
+      log: this.log.for('daemon.hook'),
     });
   }
 
@@ -389,7 +389,7 @@ export class Primary {
   private async metricsFor({ metrics }: Configuration): Promise<MetricsService | null> {
     if (this.metrics !== null || metrics.listen === null) return this.metrics;
     const { MetricsService } = await import('../metrics/metrics-service.js');
-    return new MetricsService(this.observation, this.log.for('metrics'));
+    return new MetricsService(this.observation, this.log.for('daemon.metrics'));
   }
 
   private administeredParts(): AdministeredParts {
@@ -403,7 +403,7 @@ export class Primary {
       tlsUpdated: (expiry) => (this.observation.certificates = expiry),
       setIdleTimeout: (seconds) => this.idleClock.set(seconds),
       shutDown: () => void this.stopAndExit('an administrator asked for it'),
-      log: this.log.for('admin'),
+      log: this.log.for('daemon.admin'),
     };
   }
 

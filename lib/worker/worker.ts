@@ -65,10 +65,10 @@ export class Worker {
   ) {
     this.threshold = new LogThreshold(logging);
     this.sender = new LogSender(channel, logging.auditing);
-    this.log = new Logger('worker', this.threshold, this.sender.log);
+    this.log = new Logger('daemon.worker', this.threshold, this.sender.log);
     this.starter =
       configuration.mode === 'session'
-        ? new SessionDaemons(process.env, this.log.for('daemon'))
+        ? new SessionDaemons(process.env, this.log.for('remote.daemon'))
         : null;
     this.context = this.makeContext(configuration);
     const { meter } = this.context;
@@ -167,7 +167,7 @@ export class Worker {
     } catch (error) {
       if (!(error instanceof TlsRefusal)) throw error;
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
-      this.log.for('tls')[error.level](line);
+      this.log.for('rpc.tls')[error.level](line);
       const isRefused = error.level === 'warning';
       this.channel.send({ kind: 'closed', id, ...(isRefused && { refusal: 'tls' }) });
     } finally {
@@ -223,7 +223,7 @@ export class Worker {
       this.tlsReception = this.makeTlsReception?.() ?? null;
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
-      this.log.for('tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
+      this.log.for('rpc.tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
     }
   }
 
@@ -251,7 +251,7 @@ export class Worker {
           return (this.polkit ??= new PolkitAuthority({ timeoutMs }));
         },
       }),
-      log: log.for('session'),
+      log: log.for('rpc.session'),
       audit: this.sender,
       meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
       spoke: (id) => {

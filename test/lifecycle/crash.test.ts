@@ -46,11 +46,11 @@ describe('a worker that dies under stress', function () {
     },
     'of an exception': {
       die: (worker) => misbehaviour.order(worker, 'throw'),
-      says: /error : pool : worker \d+: Error: told to throw/,
+      says: /error : daemon.pool : worker \d+: Error: told to throw/,
     },
     'of exhausted memory': {
       die: (worker) => misbehaviour.order(worker, 'exhaust'),
-      says: /error : pool : worker \d+: .*heap out of memory/,
+      says: /error : daemon.pool : worker \d+: .*heap out of memory/,
       heap: 64,
     },
   };

@@ -79,7 +79,7 @@ describe('a service without descriptors', function () {
       crowd.filter(({ ended }) => ended),
       'clients turned away',
     ).to.have.length(0);
-    await service.says(/warning : primary : too few descriptors are left/);
+    await service.says(/warning : daemon.primary : too few descriptors are left/);
 
     const cpu = cpuSeconds(pids());
     await pause(watched * 1000);

@@ -67,7 +67,7 @@ describe('a fault that lasts', function () {
       const forks = misbehaviour.forks().length - before;
       expect(forks).to.be.within(3, mostForks);
       // Every death is told of, with its reason; the last fork may still live.
-      expect(service.logged(/: error : pool : worker \d+ died/).length).to.be.within(
+      expect(service.logged(/: error : daemon.pool : worker \d+ died/).length).to.be.within(
         forks,
         forks + 1,
       );

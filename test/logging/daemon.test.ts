@@ -27,7 +27,7 @@ const getType = 3;
 
 /** One line of the log in libvirt's format. */
 const wholeLine =
-  /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\+0000: \d+: (debug|info|warning|error) : [a-z-]+ : .+$/;
+  /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\+0000: \d+: (debug|info|warning|error) : [a-z.-]+ : .+$/;
 
 describe('the daemon’s log', function () {
   this.timeout(60_000);
@@ -85,11 +85,11 @@ describe('the daemon’s log', function () {
     const { bytesReceived } = client;
     const sent = client.socket.bytesWritten;
     client.destroy();
-    const pattern = /info : session : client \d+ \(unix.* virtqemud.*/;
+    const pattern = /info : rpc.session : client \d+ \(unix.* virtqemud.*/;
     const line = await until(() => pattern.exec(proxy!.log())?.[0], { what: 'the line' });
     expect(line).to.match(
       new RegExp(
-        `^info : session : client \\d+ \\(unix, uid ${process.getuid?.()}, pid ${process.pid}\\): ` +
+        `^info : rpc.session : client \\d+ \\(unix, uid ${process.getuid?.()}, pid ${process.pid}\\): ` +
           `virtqemud, 2 calls, 1 errors, ${sent} bytes in, ${bytesReceived} out, ` +
           String.raw`\d+\.\d{3} s: the client left$`,
       ),
@@ -121,7 +121,7 @@ describe('the daemon’s log', function () {
     expect(lines.filter((line) => /: error : pool : forged/.test(line) && !line.includes('\\x0a')))
       .to.be.empty;
     expect(new Set(lines.map((line) => /\+0000: (\d+):/.exec(line)?.[1])).size).to.equal(4);
-    const calls = lines.filter((line) => / debug : relay : .*CONNECT_GET_HOSTNAME/.test(line));
+    const calls = lines.filter((line) => / debug : rpc.relay : .*CONNECT_GET_HOSTNAME/.test(line));
     expect(calls).to.have.lengthOf(30 * 20 * 2);
   });
 
@@ -133,12 +133,13 @@ describe('the daemon’s log', function () {
     renameSync(place('log'), place('log.1'));
     rmSync(place('audit'));
     reload(conf);
-    await has('log', /info : primary : reloaded: generation 2/);
+    await has('log', /info : daemon.primary : reloaded: generation 2/);
     expect(read('log.1')).not.to.include('reloaded');
     expect(statSync(place('audit')).size).to.equal(0);
     renameSync(place('log'), place('log.2'));
     reload({ ...conf, log_level: 9, max_clients: 0 });
-    const failed = /^.* error : primary : reload failed, the old configuration stays in force: .*/;
+    const failed =
+      /^.* error : daemon.primary : reload failed, the old configuration stays in force: .*/;
     await has('log', new RegExp(`${failed.source}log_level.*\n${failed.source}max_clients`, 'm'));
   });
 
@@ -236,8 +237,8 @@ describe('the daemon’s log', function () {
         'SYSLOG_FACILITY=3',
         'SYSLOG_IDENTIFIER=virtproxyd',
         `SYSLOG_PID=${pid}`,
-        'LIBVIRT_SOURCE=primary',
-        'CODE_FUNC=primary',
+        'LIBVIRT_SOURCE=daemon.primary',
+        'CODE_FUNC=daemon.primary',
         '',
       ]);
     } finally {

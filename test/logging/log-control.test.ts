@@ -198,7 +198,7 @@ describe('control of the log', () => {
     control!.audit([entry]);
     await until(() => read('log') !== '', { what: 'the line' });
     expect(read('log')).to.match(
-      /error : log : cannot write to the audit file \/dev\/full, .*ENOSPC/,
+      /error : util.log : cannot write to the audit file \/dev\/full, .*ENOSPC/,
     );
   });
 

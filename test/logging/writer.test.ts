@@ -167,7 +167,7 @@ describe('log writer', () => {
     write('info', 'one');
     await has(
       'log',
-      /one\n.*error : log : cannot write to file:\/dev\/full, its lines wait: ENOSPC/,
+      /one\n.*error : util.log : cannot write to file:\/dev\/full, its lines wait: ENOSPC/,
     );
     write('info', 'two');
     await has('log', /two/);

@@ -107,7 +107,7 @@ describe(`a client beside others that flood${lacking === undefined ? '' : ` (ski
     expect(errors).to.be.above(4000);
     const lines = proxy.log().trimEnd().split('\n');
     expect(lines.length).to.be.below(mostLines);
-    const told = lines.filter((line) => line.includes(' warning : reception : '));
+    const told = lines.filter((line) => line.includes(' warning : rpc.reception : '));
     expect(told[0]).to.match(/max_clients \(20\) .* turned away 1 so far/);
   });
 });

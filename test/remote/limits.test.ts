@@ -233,7 +233,7 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
       await asks(inside);
       const [first, second, third] = [await stranger(), await stranger(), await stranger()];
       await first.end;
-      await log.onlyLine(/ warning : reception : max_clients \(1\) .* turned away 1 so far/);
+      await log.onlyLine(/ warning : rpc.reception : max_clients \(1\) .* turned away 1 so far/);
       const answer = asks(second);
       inside.destroy();
       await answer;

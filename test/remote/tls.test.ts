@@ -71,7 +71,7 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
   }
 
   const refusedFor = (why: string): RegExp =>
-    new RegExp(`: warning : tls : client \\d+ \\(tls, ${address}\\) was refused: ${why}$`);
+    new RegExp(`: warning : rpc.tls : client \\d+ \\(tls, ${address}\\) was refused: ${why}$`);
 
   /** What virsh says when the server closes the connection in place of telling it to go ahead. */
   const noGoAhead = /^error: Unable to read TLS confirmation: Input\/output error$/m;
@@ -214,7 +214,7 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
   it('leave when the certificate names another host, which is logged as their leaving', async () => {
     const pki = await ca.pkiDirectory('pki-elsewhere', ca.issue('elsewhere', listed('elsewhere')));
     const line = new RegExp(
-      `: warning : session : client \\d+ \\(tls, ${address}, DN C=GB,CN=elsewhere\\): .*` +
+      `: warning : rpc.session : client \\d+ \\(tls, ${address}, DN C=GB,CN=elsewhere\\): .*` +
         'left right after the TLS handshake: .* another host name$',
     );
     const words = /^error: authentication failed: Failed to verify peer's certificate$/m;

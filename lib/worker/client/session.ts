@@ -238,7 +238,9 @@ export class Session
   refused(reason: string): void {
     // A client that is in already loses nothing by asking again in a way that is not offered.
     if (this.state !== 'login') return;
-    this.context.log.warning(`${this.profile.description}: login failed: ${reason}`);
+    this.context.log
+      .for('access.login')
+      .warning(`${this.profile.description}: login failed: ${reason}`);
     this.admission.refusal = 'login';
     this.close('login failed');
   }
@@ -373,7 +375,7 @@ export class Session
         audit: new CallAudit(this.context.audit, () => this.profile.audited),
         meter: this.context.meter,
       },
-      log.for('relay'),
+      log.for('rpc.relay'),
     );
     this.relay = relay;
     this.outbox.onReleased = () => {
