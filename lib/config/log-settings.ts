@@ -68,7 +68,7 @@ export function matches(glob: string, name: string): boolean {
 /** The place of the first text from `from` on that is `part`, or -1. */
 function indexOf(name: string, part: string, from: number): number {
   for (let at = from; at + part.length <= name.length; at++) {
-    if ([...part].every((letter, index) => letter === '?' || letter === name[at + index]))
+    if (Array.from(part).every((letter, index) => letter === '?' || letter === name[at + index]))
       return at;
   }
   return -1;

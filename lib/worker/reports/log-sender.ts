@@ -53,7 +53,12 @@ export class LogSender implements AuditTrail {
     if (queuedBytes > maxQueued / 2) return false;
     const message = `${this.lost} lines of this worker are lost: the primary did not take them`;
     this.lost = 0;
-    const record = { time: Date.now(), pid: process.pid, component: 'daemon.worker', message } as const;
+    const record = {
+      time: Date.now(),
+      pid: process.pid,
+      component: 'daemon.worker',
+      message,
+    } as const;
     this.channel.send({ kind: 'log', record: { ...record, level: 'error' } });
     return true;
   }
