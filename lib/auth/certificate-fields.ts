@@ -97,14 +97,17 @@ export function servesPurpose(certificate: X509Certificate, purpose: string): bo
   return purposes === undefined || purposes.some((id) => id === purpose || id === keyPurpose.any);
 }
 
-/** The one of `candidates` whose key signed `certificate`, under the name it gives its issuer. */
+/** Whether the key of `issuer` signed `certificate`, under the name it gives its issuer. */
+export function isIssuedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
+}
+
+/** The first of `candidates` that issued `certificate`. */
 export function issuerOf(
   certificate: X509Certificate,
   candidates: readonly X509Certificate[],
 ): X509Certificate | undefined {
-  return candidates.find(
-    (candidate) => certificate.checkIssued(candidate) && certificate.verify(candidate.publicKey),
-  );
+  return candidates.find((candidate) => isIssuedBy(certificate, candidate));
 }
 
 /** Where `now` is in a certificate's time. */

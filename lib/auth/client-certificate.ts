@@ -1,5 +1,6 @@
 import type { X509Certificate } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
+import { chainStanding } from './certificate-chain.js';
 import {
   certificateFields,
   issuerOf,
@@ -10,6 +11,7 @@ import {
 } from './certificate-fields.js';
 import { DerError } from './der.js';
 import { distinguishedName } from './distinguished-name.js';
+import { losesChains } from './lost-chains.js';
 import type { TlsCredentials } from './tls-credentials.js';
 
 /**
@@ -19,6 +21,7 @@ import type { TlsCredentials } from './tls-credentials.js';
  * - `expired`, `not-yet-valid` its time, or that of a certificate above it
  * - `is-a-ca`, `key-usage`, `purpose` it is not meant for a TLS client
  * - `revoked` a revocation list has it, or one above it
+ * - `unchecked` there are revocation lists, but not all certificates between it and a CA of ours are known
  * - `unreadable` it has no name that could be compared with a list, or it or one above it is malformed
  * - `not-allowed` its name is not on tls_allowed_dn_list
  */
@@ -31,6 +34,7 @@ export type ClientCertificateFault =
   | 'key-usage'
   | 'purpose'
   | 'revoked'
+  | 'unchecked'
   | 'unreadable'
   | 'not-allowed';
 
@@ -55,7 +59,7 @@ export type ClientCertificateVerdict = ClientCertificateAcceptance | ClientCerti
 
 /** What a handshake brought. */
 export interface PeerCertificate {
-  /** The client's own; with those it sent after it as its `issuerCertificate`, one by one. */
+  /** The client's own; with those it sent after it as its `issuerCertificate`, one by one, where node keeps them. */
   readonly certificate: X509Certificate | undefined;
   /** The last fault OpenSSL found in the chain, as 'CERT_HAS_EXPIRED'; null if there is none. */
   readonly chainError: string | null;
@@ -157,10 +161,11 @@ function judge(
   }
   const lacking = lackingKeyUsage(certificate, fields);
   if (lacking !== null) return refuse('key-usage', `has a key usage that lacks ${lacking}.`);
-  for (let at: X509Certificate | undefined = certificate; at; at = at.issuerCertificate) {
-    if (revocations.revoked(at)) {
-      return refuse('revoked', at === certificate ? 'is revoked.' : 'has a revoked CA above it.');
-    }
+  if (!revocations.none) {
+    if (revocations.revoked(certificate)) return refuse('revoked', 'is revoked.');
+    const standing = chainStanding(certificate, authorities, revocations, now);
+    if (standing === 'revoked') return refuse(standing, 'has a revoked CA above it.');
+    if (standing === 'unknown') return refuse('unchecked', uncheckedReason());
   }
   if (allows !== null && !allows(dn)) {
     return refuse('not-allowed', 'has a name that is not on tls_allowed_dn_list.');
@@ -185,6 +190,14 @@ function chainReason(chainError: string): string {
         ? `is not signed by a CA of ours (OpenSSL: ${chainError}).`
         : `or one above it breaks a rule for certificates (OpenSSL: ${chainError}).`;
   }
+}
+
+function uncheckedReason(): string {
+  const { version } = process;
+  const why = losesChains(version)
+    ? `Node.js ${version} loses the certificates that a client sends above its own; use another version`
+    : `the chain cannot be followed up to a CA of ours with Node.js ${version}`;
+  return `is refused since its revocation cannot be checked: ${why}.`;
 }
 
 /** Whether one of our own authorities signed the certificate itself, and all of it is understood. */

@@ -44,6 +44,11 @@ export class RevocationLists {
     );
   }
 
+  /** Whether there is none, so that nothing is revoked. */
+  get none(): boolean {
+    return this.#byIssuer.size === 0;
+  }
+
   revoked(certificate: X509Certificate): boolean {
     const { issuer, serial } = certificateFields(certificate.raw);
     return this.#byIssuer.get(issuer.toString('hex'))?.serials.has(serial) ?? false;

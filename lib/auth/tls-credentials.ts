@@ -10,6 +10,7 @@ import {
   validityAt,
 } from './certificate-fields.js';
 import { DerError } from './der.js';
+import { losesChains } from './lost-chains.js';
 import { RevocationLists } from './revocation-lists.js';
 import { mapPriority } from './tls-priority.js';
 
@@ -102,7 +103,10 @@ export function loadTlsCredentials(
   const revocations = readRevocations(files.crl);
   const key = readKey(files.key);
   const [certificate] = chain;
-  const warnings = revocationWarnings(files.crl, revocations, now);
+  const warnings = [
+    ...revocationWarnings(files.crl, revocations, now),
+    ...chainWarnings(files.crl),
+  ];
   if (!certificate.checkPrivateKey(key)) {
     throw new TlsCredentialsError(
       'key-mismatch',
@@ -204,6 +208,14 @@ function revocationWarnings(
   if (file === null || nextUpdate === null || nextUpdate >= now) return [];
   return [
     `The certificate revocation list ${file} was due to be replaced on ${day(nextUpdate)}. It stays in force.`,
+  ];
+}
+
+/** What revocation lists mean for clients with this version of Node.js, or another. */
+export function chainWarnings(file: string | null, version: string = process.version): string[] {
+  if (file === null || !losesChains(version)) return [];
+  return [
+    `Node.js ${version} loses the certificates that clients send above their own (nodejs/node#64677), so with ${file} clients of a CA below those of ca_file are refused unless ca_file holds that CA too. Use another version of Node.js.`,
   ];
 }
 

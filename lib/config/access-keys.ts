@@ -215,7 +215,11 @@ export const ACCESS_KEYS = {
     example: '/etc/pki/CA/cacrl.pem',
     needs: ['listen_tls'],
     read: absolutePath,
-    help: 'List of revoked client certificates. A file named here must exist.',
+    help:
+      'Lists of revoked certificates, of clients and of the authorities above them. A file named ' +
+      'here must exist. With it a client is refused unless its chain can be followed up to ' +
+      'ca_file past nothing revoked; Node.js 24.21 and 26.8.0 to 26.8.2 lose what clients send ' +
+      'above their own certificate, so with those, ca_file must hold the authorities between too.',
   },
   tls_no_sanity_certificate: {
     type: 'bool',

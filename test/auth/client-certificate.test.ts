@@ -13,6 +13,7 @@ import {
   type ClientCertificateFault,
   type ClientCertificateVerdict,
 } from '../../lib/auth/client-certificate.js';
+import { losesChains } from '../../lib/auth/lost-chains.js';
 import { loadTlsCredentials, type TlsCredentials } from '../../lib/auth/tls-credentials.js';
 import type { TlsFiles } from '../../lib/config/paths.js';
 import {
@@ -24,6 +25,11 @@ import {
 } from '../peers/certificates.js';
 
 const lacking = certificatesLacking('openssl', 'gnutls-cli');
+/** The refusal where a chain is not known. */
+const unchecked = [
+  'unchecked',
+  /"CN=.*" is refused since its revocation cannot be checked: .*Node\.js v\d+\.\d+\.\d+/,
+] as const;
 const anyPurpose = ['key_purpose_oid = 2.5.29.37.0', 'signing_key', 'encryption_key'];
 
 interface Situation {
@@ -244,13 +250,41 @@ describe(`verifyClientCertificate${lacking === undefined ? '' : ` (skipped: ${la
     await expectRefusal('untrusted', 'CN=deep', client);
     const crl = authority.revoke('of-between', [between]);
     const chain = ['-cert_chain', between.cert];
-    await expectRefusal('revoked', 'revoked CA above', client, { files: { crl } }, ...chain);
+    const [code, text] = losesChains() ? unchecked : (['revoked', 'revoked CA above'] as const);
+    await expectRefusal(code, text, client, { files: { crl } }, ...chain);
+    const others = { files: { crl: authority.revoke('of-others', [good]) } };
+    if (losesChains()) await expectRefusal(...unchecked, client, others, ...chain);
+    else await expectAcceptance(client, others, ...chain);
     const rootless = {
       ca: between.cert,
       ...between.issue('rootless', { purpose: purpose.server }),
     };
     await expectAcceptance(client, { files: rootless });
     await expectRefusal('untrusted', 'CN=good', good, { files: rootless });
+  });
+
+  it('checks what is revoked in chains through a CA that its file holds, sent or not', async () => {
+    const between = authority.subordinate('held');
+    const client = between.issue('of-held');
+    const ca = join(directory, 'with-held.pem');
+    writeFileSync(ca, readFileSync(authority.cert, 'utf8') + readFileSync(between.cert, 'utf8'));
+    const revoked = { files: { ca, crl: authority.revoke('held-list', [between]) } };
+    const others = { files: { ca, crl: authority.revoke('not-held-list', [good]) } };
+    for (const chain of [[], ['-cert_chain', between.cert]]) {
+      await expectRefusal('revoked', 'revoked CA above', client, revoked, ...chain);
+      await expectAcceptance(client, others, ...chain);
+    }
+  });
+
+  it('refuses what cannot be checked, with the version of Node.js, and only with a list', () => {
+    const between = authority.subordinate('lost');
+    const certificate = new X509Certificate(readFileSync(between.issue('of-lost').cert));
+    const lost = { certificate, chainError: null };
+    const crl = authority.revoke('lost-list', []);
+    const result = verifyClientCertificate(lost, load({ files: { crl } }), null);
+    expect(result).to.include({ ok: false, code: unchecked[0] });
+    expect(result).to.have.property('reason').that.matches(unchecked[1]);
+    expect(verifyClientCertificate(lost, load({}), null)).to.include({ ok: true });
   });
 
   it('compares the name with the list', async () => {

@@ -1,5 +1,8 @@
+import { appendFileSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect } from 'chai';
+import { losesChains } from '../../lib/auth/lost-chains.js';
 import {
   Authority,
   certificatesLacking,
@@ -24,6 +27,8 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
   let directory: string;
   let ca: Authority;
   let impostor: Authority;
+  let between: Authority;
+  let revokedBetween: Authority;
   let host: ModularHost;
   let proxy: Proxy;
   let port: number;
@@ -36,6 +41,8 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
     impostor = Authority.create(directory, 'impostor', { name: ['cn = "authority"'] });
     const server = ca.issue('server', { purpose: purpose.server });
     const revoked = ca.issue('revoked');
+    between = ca.subordinate('between');
+    revokedBetween = ca.subordinate('revoked-between');
     [port] = (await freePorts(1)) as [number];
     proxy = await Proxy.start({
       conf: {
@@ -44,7 +51,7 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
         ca_file: ca.cert,
         cert_file: server.cert,
         key_file: server.key,
-        crl_file: ca.revoke('crl', [revoked]),
+        crl_file: ca.revoke('crl', [revoked, revokedBetween]),
         tls_allowed_dn_list: ['C=GB,*', 'CN=revoked'],
       },
       cluster: host.routesIni(),
@@ -180,6 +187,40 @@ describe(`TLS clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`
     });
     const line = refusedFor(`The client's certificate "CN=revoked" is revoked\\.`);
     await expectRefusal(uri(pki), noGoAhead, line);
+  });
+
+  describe('below another CA, whose certificate they send', () => {
+    const unchecked = (name: string): RegExp =>
+      refusedFor(
+        `The client's certificate "C=GB,CN=${name}" is refused since its revocation cannot be ` +
+          `checked: Node\\.js ${process.version} loses .*`,
+      );
+
+    /** A directory for `?pkipath=`, with the whole chain in the client's certificate. */
+    async function chained(name: string, of: Authority): Promise<string> {
+      const pki = await ca.pkiDirectory(`pki-${name}`, of.issue(name, listed(name)));
+      appendFileSync(join(pki, 'clientcert.pem'), readFileSync(of.cert));
+      return pki;
+    }
+
+    it('are served, unless node loses that', async () => {
+      const target = uri(await chained('deep', between), '&no_sanity=1');
+      if (losesChains()) {
+        await expectRefusal(target, noGoAhead, unchecked('deep'));
+        return;
+      }
+      const { stderr, code } = await virsh(target, ['uri']);
+      expect(stderr).to.equal('');
+      expect(code).to.equal(0);
+    });
+
+    it('are refused when it is revoked', async () => {
+      const target = uri(await chained('below-revoked', revokedBetween), '&no_sanity=1');
+      const line = refusedFor(
+        `The client's certificate "C=GB,CN=below-revoked" has a revoked CA above it\\.`,
+      );
+      await expectRefusal(target, noGoAhead, losesChains() ? unchecked('below-revoked') : line);
+    });
   });
 
   it('are refused with a certificate for servers only', async () => {
