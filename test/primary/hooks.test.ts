@@ -75,7 +75,9 @@ describe('primary/hooks', () => {
   it('gives it no input, no descriptor and no variable that is only for the daemon', async () => {
     script(
       file,
-      `{ readlink /proc/self/fd/0; pwd; ls /proc/$$/fd | tr '\\n' ' '; echo; env | sort; } >${directory}/said`,
+      // Not by a pipe, whose ends the shell itself has for a moment.
+      `ls /proc/$$/fd >${directory}/open\n` +
+        `{ readlink /proc/self/fd/0; pwd; tr '\\n' ' ' <${directory}/open; echo; env | sort; } >${directory}/said`,
     );
     const env = {
       LANG: 'C.UTF-8',
