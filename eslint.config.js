@@ -6,7 +6,7 @@ const bans = [
 ];
 
 export default tseslint.config(
-  { ignores: ['dist/', 'dist-*/', 'node_modules/'] },
+  { ignores: ['dist/', 'dist-*/', 'node_modules/', '.nodes/'] },
   {
     files: ['lib/**/*.ts', 'test/**/*.ts'],
     extends: [...tseslint.configs.strictTypeChecked],
