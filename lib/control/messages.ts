@@ -57,6 +57,17 @@ export type PrimaryMessage =
   /** Serve the clients there are until they leave, `seconds` at most (0: no limit), then end. */
   | { readonly kind: 'drain'; readonly seconds: number }
   | { readonly kind: 'closeClient'; readonly id: number; readonly reason: string }
+  /**
+   * Close a client that has not logged in, if it has been its turn at that stage for as many milliseconds as `patience` says.
+   * Answered by `closed`, or by `standing` when it stays; not at all when it has logged in.
+   */
+  | {
+      readonly kind: 'giveWay';
+      readonly id: number;
+      readonly stage: LoginStage;
+      readonly patience: number;
+      readonly reason: string;
+    }
   | ({ readonly kind: 'logging' } & WorkerLogging)
   /** Take the TLS files as they are now for connections to come. */
   | { readonly kind: 'tls' }
@@ -107,8 +118,13 @@ export type RefusalReason = (typeof refusalReasons)[number];
 export type ClientMessage =
   /** The socket has arrived: the primary may close its copy. */
   | { readonly kind: 'taken'; readonly id: number }
-  /** It has sent a whole frame, or finished its TLS handshake. */
-  | { readonly kind: 'spoke'; readonly id: number; readonly stage: LoginStage }
+  /** How far it has come, and for how many milliseconds it has been its turn: told as it goes on, and to `giveWay`. */
+  | {
+      readonly kind: 'standing';
+      readonly id: number;
+      readonly stage: LoginStage;
+      readonly silentFor: number;
+    }
   /** One that began anonymous has logged in. */
   | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
   | { readonly kind: 'closed'; readonly id: number; readonly refusal?: RefusalReason };

@@ -8,6 +8,13 @@ const recv = libcFunction<(fd: number, into: Buffer, length: number, flags: numb
   'intptr_t recv(int fd, void *into, size_t length, int flags)',
 );
 
+const oneByte = Buffer.alloc(1);
+
+/** Whether bytes wait to be read from the socket `fd`. */
+export function hasUnread(fd: number): boolean {
+  return (peek(fd, oneByte) ?? 0) > 0;
+}
+
 /**
  * Copies what waits to be read from the socket `fd` into `into` and leaves it there for whoever reads. Gives the number of
  * bytes: null when nothing has come yet, 0 when nothing will come any more.

@@ -9,12 +9,13 @@ import {
 } from '../control/messages.js';
 import type { Logger } from '../logging/logger.js';
 import { Tally } from '../logging/tally.js';
-import { isGone } from '../native/hang-up.js';
+import { isGone, withNews } from '../native/hang-up.js';
 import type { SocketHandle } from '../transport/socket-stream.js';
-import { ClientRegistry, type Client } from './client-registry.js';
-import { firstMessage } from './first-message.js';
+import { ClientRegistry, countOf, patience, type Census, type Client } from './client-registry.js';
+import { firstMessage, type FirstMessage } from './first-message.js';
 import type { Connection, HandleAddress, Listener } from './listener.js';
 import { localPeer } from './local-peer.js';
+import { originOf } from './origin.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and login_timeout. */
@@ -82,6 +83,7 @@ export class Reception {
     );
   });
   private retry: NodeJS.Timeout | null = null;
+  private soon: NodeJS.Immediate | null = null;
 
   constructor(
     public limits: ClientLimits,
@@ -112,10 +114,14 @@ export class Reception {
     const client: Client = {
       introduction,
       connectedAt: Date.now(),
+      origin: originOf(introduction),
+      hasSpoken: false,
+      nextLook: 0,
       connection,
       worker: null,
       silentSince: null,
       stage: 'silent',
+      isAsked: false,
       loggedIn: !beginsAnonymous(introduction),
       identity: null,
     };
@@ -130,25 +136,29 @@ export class Reception {
   told(worker: WorkerProcess, message: ClientMessage): void {
     const client = this.clients.get(message.id);
     if (client?.worker !== worker) return;
+    const wasCrowded = this.isFullOfStrangers;
     switch (message.kind) {
       case 'taken':
         closeOurs(client);
         client.silentSince = Date.now();
         return;
-      case 'spoke':
-        client.silentSince = Date.now();
+      case 'standing':
+        client.silentSince = Date.now() - message.silentFor;
         client.stage = message.stage;
+        client.isAsked = false;
         return;
       case 'loggedIn':
         this.clients.loggedIn(client, message);
         break;
       case 'closed':
         if (message.refusal !== undefined) this.refused[message.refusal]++;
+        if (message.refusal === 'gave_way') this.gaveWay.add();
         closeOurs(client);
         this.clients.remove(client);
         break;
     }
-    this.serveWaiting();
+    if (wasCrowded) this.serveSoon();
+    else this.serveWaiting();
     this.changed();
   }
 
@@ -183,6 +193,7 @@ export class Reception {
   /** Turns away whoever still waits. */
   close(): void {
     if (this.retry !== null) clearTimeout(this.retry);
+    if (this.soon !== null) clearImmediate(this.soon);
     this.waiting.splice(0).forEach(closeOurs);
   }
 
@@ -192,23 +203,53 @@ export class Reception {
   }
 
   /**
-   * Lets strangers in although as many are there as may be. Only those count whose first message is there, as a real client
-   * sends it as soon as it is connected; the newest come first, as the others have been waiting for long already.
+   * Lets strangers in who wait because as many are there as may be, and has others give way for them. Only those count whose
+   * first message is there, as a real client sends it as soon as it is connected. Those of whom fewest are there come first,
+   * and then the newest, as the others have been waiting for long already.
    */
   private serveCrowd(): void {
+    const census = this.clients.census(this.waiting);
     const leaving = new Set<Client>();
-    const since = Date.now() - this.limits.loginTimeout;
-    for (const client of this.waiting.toReversed()) {
-      const { connection, introduction, connectedAt } = client;
-      if (!this.isInCrowd(client)) continue;
-      const isLost = connection === null || connectedAt < since;
-      const first = isLost ? 'gone' : firstMessage(connection.fd, introduction.transport);
+    let askedFor = this.clients.askedSize;
+    for (const client of this.strangersWithNews(census)) {
+      const first = this.firstMessageOf(client);
       if (first === 'partial') continue;
-      if (first === 'whole' && !this.serve(client)) break;
-      if (first === 'gone') closeOurs(client);
-      leaving.add(client);
+      if (first === 'gone') {
+        closeOurs(client);
+        leaving.add(client);
+      } else if (!this.isFullOfStrangers) {
+        if (!this.serve(client)) break;
+        leaving.add(client);
+      } else if (askedFor > 0) {
+        askedFor--;
+      } else if (!this.askForPlace(client, census)) {
+        break;
+      }
     }
     this.waiting = this.waiting.filter((client) => !leaving.has(client));
+  }
+
+  /** Strangers that wait and have sent something, or left, or waited for too long; those first that are to be served first. */
+  private strangersWithNews(census: Census): Client[] {
+    const now = Date.now();
+    const due = this.waiting.filter(({ loggedIn, nextLook }) => !loggedIn && nextLook <= now);
+    const news = withNews(due.map(({ connection }) => connection?.fd ?? -1));
+    const since = now - this.limits.loginTimeout;
+    const strangers = due
+      .filter(({ connectedAt }, index) => news[index] === true || connectedAt < since)
+      .reverse();
+    if (census.size === 1) return strangers;
+    return strangers.sort((one, other) => countOf(one, census) - countOf(other, census));
+  }
+
+  /** Counts those as gone that have waited in vain for as long as a login may take. */
+  private firstMessageOf(client: Client): FirstMessage {
+    const { connection, introduction, connectedAt } = client;
+    if (connection === null || connectedAt < Date.now() - this.limits.loginTimeout) return 'gone';
+    const first = firstMessage(connection.fd, introduction.transport);
+    client.hasSpoken = first === 'whole';
+    if (first === 'partial') client.nextLook = Date.now() + patience.silent;
+    return first;
   }
 
   /** Whether the client needs no place in the queue any more. */
@@ -220,7 +261,7 @@ export class Reception {
       closeOurs(client);
       return true;
     }
-    const welcome = this.isOwn(client) || this.makeRoom(client);
+    const welcome = this.isOwn(client) || this.hasRoomFor(client);
     const worker = welcome ? this.handOver(introduction, connection) : null;
     if (worker === null) return false;
     client.worker = worker;
@@ -237,13 +278,17 @@ export class Reception {
     return local !== null && (local.uid === 0 || local.uid === this.ownUid);
   }
 
-  private makeRoom(client: Client): boolean {
-    const { maxClients, maxAnonymous } = this.limits;
-    if (client.loggedIn || !this.isFullOfStrangers) return this.clients.size < maxClients;
-    const other = this.clients.leastWelcome(Date.now());
-    if (other === null || this.clients.size > maxClients) return false;
-    this.giveWay(other, maxAnonymous);
-    return true;
+  private hasRoomFor(client: Client): boolean {
+    return this.clients.size < this.limits.maxClients && !this.isInCrowd(client);
+  }
+
+  /** Looks at those that wait, but once for all that happens in one turn of the event loop. */
+  private serveSoon(): void {
+    this.soon ??= setImmediate(() => {
+      this.soon = null;
+      this.serveCrowd();
+      this.serveWaiting();
+    });
   }
 
   /** Nobody tells when a connection has been silent for too long, nor when one that waits has sent something. */
@@ -251,33 +296,50 @@ export class Reception {
     if (this.waiting.length === 0 || this.retry !== null) return;
     this.retry = setTimeout(() => {
       this.retry = null;
-      this.serveCrowd();
+      if (this.isFullOfStrangers) this.serveCrowd();
       this.serveWaiting();
     }, retryInterval);
   }
 
-  private giveWay(client: Client, limit: number): void {
-    const { id } = client.introduction;
-    this.refused.gave_way++;
-    this.gaveWay.add();
+  /** Has somebody asked to give way to the newcomer; whether he does only his worker can say. False when there is nobody. */
+  private askForPlace(newcomer: Client, census: Census): boolean {
+    const { maxClients, maxAnonymous } = this.limits;
+    if (this.clients.size > maxClients) return false;
+    const candidate = this.clients.leastWelcome(newcomer, census, Date.now());
+    if (candidate === null) return false;
+    const { client } = candidate;
+    client.isAsked = true;
     client.worker?.send({
-      kind: 'closeClient',
-      id,
-      reason: `gave way to a new client: ${limit} have not logged in (max_anonymous_clients)`,
+      kind: 'giveWay',
+      id: client.introduction.id,
+      stage: client.stage,
+      patience: candidate.patience,
+      reason: `gave way to a new client: ${maxAnonymous} have not logged in (max_anonymous_clients)`,
     });
-    closeOurs(client);
-    this.clients.remove(client);
+    return true;
   }
 
-  /** Keeps the queue within its bound: the oldest goes, since it has waited in vain longest. */
+  /** Keeps the queue within its bound. */
   private turnAway(): void {
     const { maxWaiting } = this.limits;
     while (this.waiting.length > maxWaiting) {
-      const oldest = this.waiting.shift();
-      if (oldest !== undefined) closeOurs(oldest);
+      for (const client of this.waiting.splice(this.longestInVain(), 1)) closeOurs(client);
       this.refused.queue_full++;
       this.turnedAway.add();
     }
+  }
+
+  /**
+   * Where in the queue the one is that has waited in vain longest: who has said nothing that could be served, though it had
+   * time to, before all others.
+   */
+  private longestInVain(): number {
+    const since = Date.now() - patience.silent;
+    const silent = this.waiting.findIndex(
+      (client) =>
+        !client.hasSpoken && client.connectedAt <= since && this.firstMessageOf(client) !== 'whole',
+    );
+    return Math.max(silent, 0);
   }
 
   private introduce(listener: Listener, connection: Connection): ClientIntroduction | null {

@@ -9,6 +9,14 @@ interface Handshake {
   readonly failed: (error: Error) => void;
 }
 
+/** Who is told how a handshake begins. */
+export interface HandshakeListener {
+  /** The client's first message is there, whole. */
+  begun(): void;
+  /** It has been answered. */
+  answered(): void;
+}
+
 /**
  * Makes TLS sockets of connections that another process accepted. Node tells what it found wrong with a client's
  * certificate only to a TLS server, so there is one, which listens nowhere and is given its connections.
@@ -30,18 +38,20 @@ export class TlsAcceptor {
     });
   }
 
-  /**
-   * Resolves after the handshake; `onBegun` is called when the client has begun it in earnest. Rejects with
-   * HandshakeError, or the signal's reason.
-   */
-  async accept(handle: SocketHandle, signal: AbortSignal, onBegun: () => void): Promise<TLSSocket> {
+  /** Resolves after the handshake. Rejects with HandshakeError, or the signal's reason. */
+  async accept(
+    handle: SocketHandle,
+    signal: AbortSignal,
+    listener: HandshakeListener,
+  ): Promise<TLSSocket> {
     const raw = new Socket({ handle, pauseOnCreate: true } as never);
     // Its closing, which follows, is what counts.
     raw.on('error', () => undefined);
     const address = addressOf(raw);
+    let answered: NodeJS.Immediate | undefined;
     try {
       await clientHello(raw, signal);
-      onBegun();
+      listener.begun();
       return await new Promise<TLSSocket>((resolve, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
         raw.once('close', () => reject(new HandshakeError('the client left in the middle of it')));
@@ -50,11 +60,14 @@ export class TlsAcceptor {
           failed: (error) => reject(new HandshakeError(reasonOf(error), { cause: error })),
         });
         this.server.emit('connection', raw);
+        // Node begins in the next tick, and OpenSSL's answer is with the socket at the end of it.
+        answered = setImmediate(() => listener.answered());
       });
     } catch (error) {
       raw.destroy();
       throw error;
     } finally {
+      clearImmediate(answered);
       this.underWay.delete(address);
     }
   }

@@ -1,12 +1,14 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { ControlChannel } from '../control/channel.js';
-import type {
-  ClientIntroduction,
-  PrimaryMessage,
-  WorkerLoad,
-  WorkerMessage,
-  WorkerSetup,
+import {
+  beginsAnonymous,
+  type ClientIntroduction,
+  type PrimaryMessage,
+  type WorkerLoad,
+  type WorkerMessage,
+  type WorkerSetup,
 } from '../control/messages.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
@@ -21,6 +23,7 @@ import type { Arrival, SessionContext } from './client/session-context.js';
 import { SessionDaemons } from './daemon/autostart.js';
 import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
+import { Turn } from './client/turn.js';
 
 /** Milliseconds between looks at all sessions' silence. */
 const tickInterval = 1000;
@@ -37,6 +40,9 @@ const reservedForArrivals = 16;
 /** Milliseconds between looks whether there are enough descriptors again. */
 const descriptorInterval = 50;
 
+/** A client asked to leave its place to another. */
+type GivingWay = Extract<PrimaryMessage, { kind: 'giveWay' }>;
+
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
 /** All sessions of one worker process, and what they share. */
@@ -50,6 +56,8 @@ export class Worker {
   private readonly starter: SessionDaemons | null;
   /** Null with metrics off. */
   private readonly reporter: Reporter | null;
+  /** Of clients that have not logged in. */
+  private readonly turns = new Map<number, Turn>();
   /** TLS clients in their handshake. */
   private readonly arriving = new Map<number, AbortController>();
   private tlsReception: TlsReception | null;
@@ -98,7 +106,10 @@ export class Worker {
         break;
       case 'closeClient':
         this.sessions.get(message.id)?.close(message.reason);
-        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason, 'info'));
+        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason, null));
+        break;
+      case 'giveWay':
+        void this.giveWay(message);
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -131,8 +142,10 @@ export class Worker {
       return;
     }
     this.watchDescriptors((handle as SocketHandle).fd);
+    const turn = new Turn(handle as SocketHandle, () => this.tellStanding(id));
+    if (beginsAnonymous(introduction)) this.turns.set(id, turn);
     if (introduction.transport === 'tls') {
-      void this.receiveTls(introduction, handle as SocketHandle);
+      void this.receiveTls(introduction, handle as SocketHandle, turn);
       return;
     }
     const stream = SocketStream.accepted(handle as SocketHandle, introduction.transport === 'unix');
@@ -146,8 +159,40 @@ export class Worker {
     session.start();
   }
 
+  private tellStanding(id: number): void {
+    const turn = this.turns.get(id);
+    if (turn === undefined) return;
+    const { stage } = turn;
+    this.channel.send({ kind: 'standing', id, stage, silentFor: this.silentFor(turn, id) });
+  }
+
+  private silentFor(turn: Turn, id: number): number {
+    return this.sessions.get(id)?.isOurTurn === true ? 0 : turn.silentFor();
+  }
+
+  /** Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was chosen. */
+  private async giveWay({ id, stage, patience, reason }: GivingWay): Promise<void> {
+    if (this.turns.get(id)?.hasUnread === true) {
+      // What waits is read by the end of the loop's next turn; whether it was of any use shows then.
+      await nextTurn();
+      await nextTurn();
+    }
+    const turn = this.turns.get(id);
+    if (turn === undefined) return;
+    if (turn.stage !== stage || this.silentFor(turn, id) < patience) {
+      this.tellStanding(id);
+      return;
+    }
+    this.sessions.get(id)?.giveWay(reason);
+    this.arriving.get(id)?.abort(new TlsRefusal(reason, 'gave_way'));
+  }
+
   /** Handshake and certificate come before the session; its login_timeout counts for them as well. */
-  private async receiveTls(introduction: ClientIntroduction, handle: SocketHandle): Promise<void> {
+  private async receiveTls(
+    introduction: ClientIntroduction,
+    handle: SocketHandle,
+    turn: Turn,
+  ): Promise<void> {
     const { id, remoteAddress } = introduction;
     const leaving = new AbortController();
     this.arriving.set(id, leaving);
@@ -159,17 +204,14 @@ export class Worker {
     }, seconds * 1000);
     try {
       if (this.tlsReception === null) throw new TlsRefusal('This worker does not serve TLS.');
-      const arrival = await this.tlsReception.receive(introduction, handle, leaving.signal, () => {
-        this.channel.send({ kind: 'spoke', id, stage: 'handshake' });
-      });
-      this.channel.send({ kind: 'spoke', id, stage: 'login' });
-      this.begin(arrival);
+      this.begin(await this.tlsReception.receive(introduction, handle, leaving.signal, turn));
     } catch (error) {
       if (!(error instanceof TlsRefusal)) throw error;
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
       this.log.for('rpc.tls')[error.level](line);
-      const isRefused = error.level === 'warning';
-      this.channel.send({ kind: 'closed', id, ...(isRefused && { refusal: 'tls' }) });
+      this.turns.delete(id);
+      const { refusal } = error;
+      this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
     } finally {
       clearTimeout(timer);
       this.arriving.delete(id);
@@ -254,15 +296,15 @@ export class Worker {
       log: log.for('rpc.session'),
       audit: this.sender,
       meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
-      spoke: (id) => {
-        this.channel.send({ kind: 'spoke', id, stage: 'login' });
-      },
+      clientsTurn: (id) => this.turns.get(id)?.theirs('login'),
       loggedIn: (id, identity) => {
+        this.turns.delete(id);
         this.channel.send({ kind: 'loggedIn', id, ...identity });
       },
       closed: (session, refusal) => {
         const { id } = session;
         this.sessions.delete(id);
+        this.turns.delete(id);
         this.reporter?.left(session);
         this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
       },

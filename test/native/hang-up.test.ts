@@ -3,7 +3,7 @@ import { createConnection, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { rm } from 'node:fs/promises';
 import { expect } from 'chai';
-import { hasHungUp, isGone } from '../../lib/native/hang-up.js';
+import { hasHungUp, isGone, withNews } from '../../lib/native/hang-up.js';
 import { handleOf } from '../../lib/transport/socket-stream.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
@@ -24,6 +24,8 @@ describe('hang-ups', () => {
     const { fd } = handleOf(socket);
     client.write('some bytes');
     expect(hasHungUp(fd)).to.be.false;
+    await until(() => withNews([fd])[0], { what: 'the bytes' });
+    expect(withNews([-1, fd, handleOf(client).fd])).to.deep.equal([false, true, false]);
     client.end();
     await until(() => hasHungUp(fd), { what: 'the half that is closed' });
     expect(isGone(fd)).to.be.false;

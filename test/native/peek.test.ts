@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
 import { expect } from 'chai';
-import { peek } from '../../lib/native/peek.js';
+import { hasUnread, peek } from '../../lib/native/peek.js';
 import { handleOf } from '../../lib/transport/socket-stream.js';
 import { until } from '../peers/waiting.js';
 
@@ -36,6 +36,16 @@ describe('a look at what waits in a socket', () => {
     const read = once(accepted, 'data');
     accepted.resume();
     expect(String((await read)[0])).to.equal('hello');
+  });
+
+  it('finds that bytes wait, until they are read or when nothing will come', async () => {
+    const { fd } = handleOf(accepted);
+    expect(hasUnread(fd)).to.be.false;
+    other.end('hello');
+    await until(() => hasUnread(fd), { what: 'the bytes' });
+    accepted.resume();
+    await once(accepted, 'end');
+    expect(hasUnread(fd)).to.be.false;
   });
 
   it('finds no more than was asked for', async () => {

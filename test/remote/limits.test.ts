@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import { procedure } from '../../lib/rpc/session-messages.js';
 import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
@@ -10,7 +11,14 @@ import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
 import { freePorts } from '../peers/ports.js';
 import { Proxy, type ProxyOptions } from '../peers/proxy.js';
 import type { RawClient } from '../peers/raw-client.js';
-import { beginTls, clientHello, connectTcp, connectTls } from '../peers/remote-client.js';
+import {
+  beginTls,
+  clientHello,
+  connectTcp,
+  connectTls,
+  enterTls,
+  tcpSocket,
+} from '../peers/remote-client.js';
 import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { encodeSaslStart } from '../peers/sasl-frames.js';
 import { sharedHost } from '../peers/shared-host.js';
@@ -271,6 +279,19 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
       await asks(await stranger());
       await middle.end;
       expect([newest.ended, next.ended]).to.deep.equal([false, false]);
+    });
+
+    it('do not disturb those whose messages wait to be read, however long that takes us', async () => {
+      await start({ conf: { max_anonymous_clients: 1 }, cluster: 'workers = 1' });
+      const slow = await tcpSocket(tls.port);
+      await rootIsServed();
+      const [worker = 0] = proxy.workers();
+      process.kill(worker, 'SIGSTOP');
+      const entered = [enterTls({ ...tls, below: slow }), enterTls(tls)];
+      // Longer than the patience with either, so that the one has been chosen to give way to the other.
+      await delay(800);
+      process.kill(worker, 'SIGCONT');
+      for (const socket of await Promise.all(entered)) keep(socket);
     });
 
     it('do not disturb those that are logging in', async () => {

@@ -66,7 +66,7 @@ export class Login {
     this.asking?.abort();
   }
 
-  /** A step is under way. */
+  /** A step is under way, whatever it waits for: the client's answer is for us to give. */
   get isBusy(): boolean {
     return this.busy;
   }

@@ -22,8 +22,8 @@ export interface SessionContext {
   readonly audit: AuditTrail;
   /** Null with metrics off. */
   readonly meter: CallMeter | null;
-  /** A client that has not logged in sent a frame. */
-  readonly spoke: (id: number) => void;
+  /** A client that has not logged in sent a frame, or was answered: it is its turn to go on. */
+  readonly clientsTurn: (id: number) => void;
   readonly loggedIn: (id: number, identity: ProvenIdentity) => void;
   /** `refusal`: why it was closed before it was in; null for all other reasons. */
   readonly closed: (session: SessionFigures, refusal: RefusalReason | null) => void;

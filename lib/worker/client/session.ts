@@ -87,10 +87,8 @@ export class Session
     this.login = new Login(introduction, () => context.login(introduction, externalSsf), this);
     const seconds = context.configuration.cluster.login_timeout;
     const tooLate = `did not log in and open within ${seconds} seconds (login_timeout)`;
-    this.admission = new Admission(
-      arrival.arrivedAt + seconds * 1000 - performance.now(),
-      () => this.close(tooLate, 'warning'),
-      () => context.spoke(this.id),
+    this.admission = new Admission(arrival.arrivedAt + seconds * 1000 - performance.now(), () =>
+      this.close(tooLate, 'warning'),
     );
   }
 
@@ -144,6 +142,17 @@ export class Session
     }
   }
 
+  /** Whether it waits for a step of its login. */
+  get isOurTurn(): boolean {
+    return this.state === 'login' && this.login.isBusy;
+  }
+
+  /** Leaves its place to a new client. */
+  giveWay(reason: string): void {
+    this.admission.refusal = 'gave_way';
+    this.close(reason);
+  }
+
   /** Takes no more calls, while replies to those already forwarded still go out. */
   stopCalls(): void {
     this.gate.close('stopping');
@@ -190,7 +199,7 @@ export class Session
 
   frame(bytes: Buffer, start: number, length: number): void {
     const verdict = judgeClientFrame(bytes, start, length, this);
-    if (this.state === 'login' && verdict.fate !== 'pong') this.admission.spoke();
+    if (this.state === 'login' && verdict.fate !== 'pong') this.context.clientsTurn(this.id);
     this.carryOut(verdict, bytes, start, length);
   }
 
@@ -225,6 +234,7 @@ export class Session
 
   answer(frame: Buffer): void {
     this.outbox.send(this, frame);
+    if (this.isOurTurn) this.context.clientsTurn(this.id);
   }
 
   loggedIn({ saslUserName, layer }: LoginResult): void {

@@ -12,6 +12,7 @@ import type { SocketHandle } from '../../transport/socket-stream.js';
 import { TlsAcceptor, TlsStream } from '../../transport/tls-stream.js';
 import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';
+import type { Turn } from './turn.js';
 
 /** What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead. */
 const goAhead = Buffer.from([1]);
@@ -33,18 +34,16 @@ export class TlsReception {
     this.allows = names === null ? null : (dn) => matchesAny(names, dn);
   }
 
-  /**
-   * `onBegun` is called when the client has begun its handshake in earnest. Throws TlsRefusal, or the signal's reason;
-   * the connection is closed then.
-   */
+  /** `turn` follows how far it has come. Throws TlsRefusal, or the signal's reason; the connection is closed then. */
   async receive(
     introduction: ClientIntroduction,
     handle: SocketHandle,
     signal: AbortSignal,
-    onBegun: () => void,
+    turn: Turn,
   ): Promise<Arrival> {
     const arrivedAt = performance.now();
-    const socket = await this.shakeHands(handle, signal, onBegun);
+    const socket = await this.shakeHands(handle, signal, turn);
+    turn.ours();
     try {
       const verdict = verifyClientCertificate(
         peerCertificate(socket),
@@ -59,6 +58,7 @@ export class TlsReception {
         throw new TlsRefusal('It sent data before it was told to go ahead.');
       }
       socket.write(goAhead);
+      turn.theirs('login');
       return {
         introduction,
         stream: new TlsStream(socket),
@@ -75,14 +75,17 @@ export class TlsReception {
   private async shakeHands(
     handle: SocketHandle,
     signal: AbortSignal,
-    onBegun: () => void,
+    turn: Turn,
   ): Promise<TLSSocket> {
     try {
-      return await this.acceptor.accept(handle, signal, onBegun);
+      return await this.acceptor.accept(handle, signal, {
+        begun: () => turn.ours(),
+        answered: () => turn.theirs('handshake'),
+      });
     } catch (error) {
       if (signal.aborted) throw signal.reason as Error;
       const reason = error instanceof Error ? error.message : String(error);
-      throw new TlsRefusal(`The TLS handshake failed: ${reason}`, 'warning', { cause: error });
+      throw new TlsRefusal(`The TLS handshake failed: ${reason}`, 'tls', { cause: error });
     }
   }
 }

@@ -1,13 +1,20 @@
+import type { RefusalReason } from '../../control/messages.js';
+
 /** A TLS client was turned away; the sentence is for the log. */
 export class TlsRefusal extends Error {
   readonly code = 'TLS_REFUSAL';
 
-  /** `level` is info where the primary knows already. */
+  /** `refusal` is what the primary counts it as; null where somebody wanted it so. */
   constructor(
     message: string,
-    readonly level: 'info' | 'warning' = 'warning',
+    readonly refusal: RefusalReason | null = 'tls',
     options?: ErrorOptions,
   ) {
     super(message, options);
+  }
+
+  /** Those that are turned away for the sake of others are many, and counted elsewhere. */
+  get level(): 'info' | 'warning' {
+    return this.refusal === 'tls' ? 'warning' : 'info';
   }
 }
