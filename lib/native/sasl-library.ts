@@ -1,5 +1,6 @@
 import { NativeError } from './error.js';
 import { koffi, libc, libcFunction, type CFunction, type Pointer } from './library.js';
+import { bindPlugIns, mayBindDeep } from './sasl-plugins.js';
 
 type Connection = bigint;
 /** `out` and `outLength` are memory for C's `const char **` and `unsigned *`. */
@@ -82,15 +83,20 @@ let library: SaslLibrary | undefined;
  *   instance because libvirt.conf cannot be read
  */
 export function loadSasl(): SaslLibrary {
-  return (library ??= initialise(openLibrary(fileNames)));
+  if (library === undefined) {
+    const file = openLibrary(fileNames);
+    bindPlugIns();
+    library = initialise(file);
+  }
+  return library;
 }
 
-/** The first of `names` the dynamic linker finds. */
+/** The first of `names` the dynamic linker finds; it uses its own libraries before what node exports. */
 export function openLibrary(names: readonly string[]): ReturnType<typeof libc> {
   const reasons: string[] = [];
   for (const name of names) {
     try {
-      return koffi().load(name);
+      return koffi().load(name, { deep: mayBindDeep() });
     } catch (error) {
       reasons.push(`${name}: ${error instanceof Error ? error.message : String(error)}`);
     }
