@@ -86,6 +86,8 @@ export type WorkerMessage =
   | { readonly kind: 'audit'; readonly entries: readonly AuditEntry[] }
   /** Whether too few descriptors are left for further clients. */
   | { readonly kind: 'descriptors'; readonly areScarce: boolean }
+  /** SASL logins have used up so much that a successor should take its place; `state` is for the log. */
+  | { readonly kind: 'worn'; readonly state: string }
   | ClientMessage;
 
 /** The calls that a worker's clients have made and that are not answered yet. */

@@ -6,8 +6,11 @@ import type { WorkerTotals } from './worker-totals.js';
 export const clientStates = ['waiting', 'login', 'serving'] as const;
 export type ClientState = (typeof clientStates)[number];
 
-/** Why a worker was replaced: it ended by itself, its event loop hung, it used more than max_worker_memory. */
-export const restartReasons = ['crash', 'hang', 'memory'] as const;
+/**
+ * Why a worker was replaced: it ended by itself, its event loop hung, it used more than max_worker_memory, or SASL logins
+ * had used up its thread keys.
+ */
+export const restartReasons = ['crash', 'hang', 'memory', 'sasl'] as const;
 export type RestartReason = (typeof restartReasons)[number];
 
 export const reloadResults = ['success', 'failure'] as const;

@@ -214,7 +214,7 @@ export const families: readonly Family[] = [
   {
     name: 'virtproxyd_worker_restarts_total',
     type: 'counter',
-    help: 'Workers replaced because they crashed, hung or used too much memory.',
+    help: 'Workers replaced because they crashed, hung, used too much memory or were worn by SASL logins.',
     labels: ['reason'],
     samples: ({ restarts }) => by('reason', restartReasons, (reason) => restarts[reason]),
   },

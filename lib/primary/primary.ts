@@ -439,6 +439,9 @@ export class Primary {
         if (message.areScarce) this.reserve.lackedByWorker();
         else this.reception.serveWaiting();
         break;
+      case 'worn':
+        this.watch.worn(worker, message.state);
+        break;
       case 'report':
         this.observation.reported(worker, message);
         break;

@@ -48,7 +48,7 @@ const maxCrashesAtStart = 3;
  */
 export class WorkerPool implements WorkerEvents {
   /** Workers that were replaced so far, by the reason. */
-  readonly restarts: Record<RestartReason, number> = { crash: 0, hang: 0, memory: 0 };
+  readonly restarts: Record<RestartReason, number> = { crash: 0, hang: 0, memory: 0, sasl: 0 };
   private readonly workers = new Set<WorkerProcess>();
   private backOff = new CrashBackOff();
   private setup: WorkerSetup | null = null;
@@ -209,16 +209,19 @@ export class WorkerPool implements WorkerEvents {
     this.fill();
   }
 
-  /** Lets one worker that uses too much memory drain; a successor takes its place. False if as many as there should be do already. */
-  retire(worker: WorkerProcess): boolean {
+  /** Of those that drain in the current generation there are as many as workers that serve. */
+  get isFullOfDraining(): boolean {
     const draining = [...this.workers].filter(
       ({ state, generation }) => state === 'draining' && generation === this.generation,
     );
-    if (draining.length >= this.target) return false;
-    this.restarts.memory++;
+    return draining.length >= this.target;
+  }
+
+  /** Lets one worker drain; a successor takes its place. */
+  retire(worker: WorkerProcess, reason: RestartReason): void {
+    this.restarts[reason]++;
     worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
     this.fill();
-    return true;
   }
 
   /** Lets all workers drain, without successors. Resolves when none is left. */

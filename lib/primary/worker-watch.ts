@@ -15,7 +15,7 @@ const usageMemory = 2 * usageInterval;
 /** When it is needed first, so as not to hold up the start. */
 const loadPidusage = async () => (await import('pidusage')).default;
 
-/** Watches over the workers' health: replaces those that hang or have grown too large. */
+/** Watches over the workers' health: replaces those that hang, have grown too large or are worn. */
 export class WorkerWatch {
   private readonly heartbeat: NodeJS.Timeout;
   private readonly usage: NodeJS.Timeout;
@@ -39,6 +39,16 @@ export class WorkerWatch {
     clearInterval(this.heartbeat);
     clearInterval(this.usage);
     void this.pidusage?.then((pidusage) => pidusage.clear());
+  }
+
+  /**
+   * A worker can soon log in nobody: it is replaced however many drain already. Each of those has clients, so that there are
+   * never more of them than max_clients; drain_timeout limits their time.
+   */
+  worn(worker: WorkerProcess, state: string): void {
+    if (worker.state !== 'ready') return;
+    this.pool.retire(worker, 'sasl');
+    this.log.warning(`worker ${worker.pid} has ${state} by SASL logins: it drains and is replaced`);
   }
 
   private beat(): void {
@@ -80,7 +90,8 @@ export class WorkerWatch {
 
   /** Retires a worker, unless so many drain already that another would only add to the memory in use. */
   private tooMuch(worker: WorkerProcess, what: string): void {
-    if (this.pool.retire(worker)) {
+    if (!this.pool.isFullOfDraining) {
+      this.pool.retire(worker, 'memory');
       this.log.warning(`${what}: it drains and is replaced`);
     } else if (!this.tooLarge.has(worker)) {
       this.tooLarge.add(worker);

@@ -18,6 +18,7 @@ import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
 import { tooManyOpenFiles } from './daemon/errors.js';
 import { LogSender } from './reports/log-sender.js';
 import { Reporter } from './reports/reporter.js';
+import { SaslWear } from './client/sasl-wear.js';
 import { Session } from './client/session.js';
 import type { Arrival, SessionContext } from './client/session-context.js';
 import { SessionDaemons } from './daemon/autostart.js';
@@ -272,6 +273,9 @@ export class Worker {
   private makeContext(configuration: Configuration): SessionContext {
     const { log } = this;
     const daemons = new DaemonDirectory(configuration);
+    const wear = new SaslWear((state) => {
+      this.channel.send({ kind: 'worn', state });
+    });
     return {
       configuration,
       daemons,
@@ -292,6 +296,7 @@ export class Worker {
           const timeoutMs = configuration.cluster.login_timeout * 1000;
           return (this.polkit ??= new PolkitAuthority({ timeoutMs }));
         },
+        saslStepped: () => wear.check(),
       }),
       log: log.for('rpc.session'),
       audit: this.sender,

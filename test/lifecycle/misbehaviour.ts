@@ -12,6 +12,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { libcFunction } from '../../lib/native/library.js';
+import { threadKeys } from '../../lib/native/thread-keys.js';
 
 const variable = 'STRESS_MISBEHAVIOUR';
 
@@ -20,9 +22,9 @@ const signal = 'SIGUSR1';
 
 /**
  * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes memory until there is
- * none; `hang`: never comes back.
+ * none; `keys`: takes half of the thread keys; `hang`: never comes back.
  */
-export type Order = 'throw' | 'grow' | 'exhaust' | 'hang';
+export type Order = 'throw' | 'grow' | 'exhaust' | 'keys' | 'hang';
 
 /** Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never comes to that. */
 export type Moment = 'load' | 'start' | 'wait';
@@ -102,9 +104,19 @@ function obey(order: Order): void {
     case 'exhaust':
       exhaust();
       break;
+    case 'keys':
+      takeKeys();
+      break;
     case 'hang':
       for (;;);
   }
+}
+
+function takeKeys(): void {
+  const create = libcFunction<(key: Buffer, destructor: null) => number>(
+    'int pthread_key_create(void *key, void *destructor)',
+  );
+  for (let left = threadKeys().most / 2; left > 0; left--) create(Buffer.alloc(4), null);
 }
 
 function exhaust(): never {

@@ -47,7 +47,7 @@ function factsWith(changes: Partial<Facts> = {}): Facts {
     maxClients: 5000,
     accepted: { unix: 3, tcp: 0, tls: 1 },
     refused: { queue_full: 0, gave_way: 0, login: 0, tls: 0, login_timeout: 0 },
-    restarts: { crash: 0, hang: 0, memory: 0 },
+    restarts: { crash: 0, hang: 0, memory: 0, sasl: 0 },
     reloads: { success: 0, failure: 0 },
     lastReload: null,
     certificates: null,

@@ -2,7 +2,9 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { status } from '../../lib/rpc/frame.js';
 import { encodeAuthList, procedure } from '../../lib/rpc/session-messages.js';
+import { Misbehaviour } from '../lifecycle/misbehaviour.js';
 import { saslEnvironment } from '../native/sasl-environment.js';
 import { SaslClient } from '../native/sasl-client.js';
 import { Authority, certificatesLacking, purpose } from '../peers/certificates.js';
@@ -14,9 +16,10 @@ import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
 import { freePorts } from '../peers/ports.js';
 import { Proxy } from '../peers/proxy.js';
 import { RawClient, readError } from '../peers/raw-client.js';
-import { connectTcp } from '../peers/remote-client.js';
+import { connectTcp, tcpSocket } from '../peers/remote-client.js';
 import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { encodeSaslStart, encodeSaslStep, readMechanisms } from '../peers/sasl-frames.js';
+import { logIn, type SaslStream } from '../peers/sasl-stream.js';
 import { sharedHost } from '../peers/shared-host.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
@@ -253,6 +256,7 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
     let env: Record<string, string>;
     let port: number;
     let accounts: SaslAccounts;
+    const misbehaviour = new Misbehaviour();
 
     before(async () => {
       [port] = (await freePorts(1)) as [number];
@@ -263,11 +267,20 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
       uri = `qemu+tcp://localhost:${port}/system`;
       proxy = await Proxy.start({
         conf: { listen_tcp: 1, tcp_port: String(port), auth_unix_rw: 'sasl' },
-        cluster: host.routesIni(),
-        env: accounts.serverEnv,
+        cluster: `[cluster]\nworkers = 1\n${host.routesIni()}`,
+        env: { ...accounts.serverEnv, ...misbehaviour.env() },
       });
     });
-    after(() => proxy.stop());
+    after(async () => {
+      await proxy.stop();
+      misbehaviour.end();
+    });
+
+    /** A client that has logged in, through its layer. */
+    async function enter(): Promise<RawClient<SaslStream>> {
+      const account = { user: 'fred', password: users.fred };
+      return new RawClient((await logIn(await tcpSocket(port), account))!);
+    }
 
     it('are offered no mechanism without a layer, unlike local ones', async () => {
       const [remote, local] = [await connectTcp(port), await RawClient.connect(proxy.socket)];
@@ -323,6 +336,35 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
       } finally {
         await storage.virsh('pool-destroy', 'sasl-pool');
       }
+    });
+
+    it('are all let in when they come 420 times to one worker', async function () {
+      this.timeout(120_000);
+      const log = new LogWatch(proxy);
+      for (let count = 0; count < 420; count++) (await enter()).destroy();
+      expect(log.lines.filter((line) => line.includes('login failed'))).to.deep.equal([]);
+    });
+
+    it('have their worker replaced when logins have used up its thread keys, and lose nothing', async () => {
+      const log = new LogWatch(proxy);
+      const [worker] = proxy.workers() as [number];
+      const before = await enter();
+      misbehaviour.order(worker, 'keys');
+      await until(() => misbehaviour.obeys(worker), { what: 'the worker to take the keys' });
+      const last = await enter();
+      await log.line(
+        new RegExp(
+          String.raw` warning : pool : worker ${worker} has \d+ of 1024 thread keys in use by SASL logins: it drains and is replaced`,
+        ),
+      );
+      const next = await enter();
+      expect(proxy.workers()).to.include(worker).and.to.have.length(2);
+      for (const client of [before, last, next]) {
+        expect((await client.openUri('qemu:///system')).status).to.equal(status.ok);
+        client.destroy();
+      }
+      await until(() => !proxy.workers().includes(worker), { what: 'the old worker to end' });
+      expect(log.lines.filter((line) => / : error : |failed/.test(line))).to.deep.equal([]);
     });
 
     it('are refused with a wrong password', async () => {

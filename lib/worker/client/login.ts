@@ -23,6 +23,8 @@ export interface LoginSettings {
   /** Globs for SASL user names; null lets any in. */
   readonly allowedUsers: readonly string[] | null;
   readonly polkit: () => Promise<PolkitAuthority>;
+  /** Told after each step of an exchange, whatever came of it. */
+  readonly saslStepped: () => void;
 }
 
 /** What a login has shown. */
@@ -144,18 +146,23 @@ export class Login {
   private async stepSasl(call: CallHeader, payload: Buffer): Promise<void> {
     const { exchange } = this;
     if (exchange === null) throw new Error('sent SASL data before it asked for the mechanisms');
-    let result: Awaited<ReturnType<SaslExchange['step']>>;
-    if (call.procedure === procedure.authSaslStart) {
-      const { mechanism, data } = readSaslStart(payload);
-      result = await exchange.start(mechanism, data);
-    } else {
-      result = await exchange.step(readSaslStep(payload).data);
-    }
+    const result = await this.advance(exchange, call, payload).finally(this.settings().saslStepped);
     if (this.isOver) return;
     if (result.complete) this.checkUser(exchange);
     this.client.answer(encodeReply(call, encodeSaslReply(result.complete, result.data)));
     if (!result.complete) return;
     this.client.loggedIn({ saslUserName: exchange.userName, layer: exchange.layer });
+  }
+
+  private async advance(
+    exchange: SaslExchange,
+    call: CallHeader,
+    payload: Buffer,
+  ): ReturnType<SaslExchange['step']> {
+    if (call.procedure !== procedure.authSaslStart)
+      return exchange.step(readSaslStep(payload).data);
+    const { mechanism, data } = readSaslStart(payload);
+    return exchange.start(mechanism, data);
   }
 
   private checkUser({ userName }: SaslExchange): void {
