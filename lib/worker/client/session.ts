@@ -397,7 +397,6 @@ export class Session
     openByUri(relay, name ?? '', openFlags, this.context).then(
       () => {
         if (!this.transition(['opening'], 'open')) return;
-        this.admission.end();
         this.answer(encodeReply(call));
         relay.pump();
       },
