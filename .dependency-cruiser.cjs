@@ -16,6 +16,10 @@ const rooms = {
   'worker/daemon': ['worker/reports'],
   'worker/relay': ['worker/daemon', 'worker/reports'],
   'worker/client': ['worker/relay', 'worker/daemon', 'worker/reports'],
+  'primary/workers': [],
+  'primary/listeners': [],
+  'primary/clients': ['primary/listeners', 'primary/workers'],
+  'primary/host': ['primary/listeners'],
   cli: ['native', 'config', 'logging', 'primary', 'auth'],
 };
 

@@ -4,8 +4,8 @@ import { checkConfiguration } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
 import { ConfigError } from '../config/errors.js';
 import { homeDirectory, modeOf } from '../config/paths.js';
-import { inheritedSockets } from '../primary/socket-activation.js';
-import { Inheritance } from '../primary/succession.js';
+import { inheritedSockets } from '../primary/listeners/socket-activation.js';
+import { Inheritance } from '../primary/host/succession.js';
 import { BackgroundProcess, startInBackground } from './daemonise.js';
 import { parseCommandLine, usage, UsageError, type CommandLine } from './options.js';
 

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { maxIdleSeconds } from '../primary/idle-clock.js';
+import { maxIdleSeconds } from '../primary/host/idle-clock.js';
 
 export interface CommandLine {
   readonly help: boolean;

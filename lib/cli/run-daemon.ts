@@ -1,10 +1,10 @@
 import type { Configuration } from '../config/configuration.js';
 import { LogControl } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
-import type { Inheritance } from '../primary/succession.js';
+import type { Inheritance } from '../primary/host/succession.js';
 import { Primary } from '../primary/primary.js';
 import type { PrimaryOptions } from '../primary/primary-options.js';
-import { ServiceManager } from '../primary/service-manager.js';
+import { ServiceManager } from '../primary/host/service-manager.js';
 import { leaveTerminal } from './daemonise.js';
 
 /**

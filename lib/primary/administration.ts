@@ -14,13 +14,13 @@ import { mostWorkers } from '../config/values.js';
 import { LogSettingError, type LogControl } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
 import type { CertificateExpiry } from '../metrics/facts.js';
-import type { Client } from './client-registry.js';
-import { maxIdleSeconds } from './idle-clock.js';
-import { checkTlsFiles } from './prerequisites.js';
-import type { Reception } from './reception.js';
-import { loadsOf } from './worker-loads.js';
-import type { WorkerPool } from './worker-pool.js';
-import type { WorkerProcess } from './worker-process.js';
+import type { Client } from './clients/client-registry.js';
+import { maxIdleSeconds } from './host/idle-clock.js';
+import { checkTlsFiles } from './host/prerequisites.js';
+import type { Reception } from './clients/reception.js';
+import { loadsOf } from './workers/worker-loads.js';
+import type { WorkerPool } from './workers/worker-pool.js';
+import type { WorkerProcess } from './workers/worker-process.js';
 
 /** What of the primary administrators see and steer. */
 export interface AdministeredParts {

@@ -18,11 +18,11 @@ import {
 } from '../metrics/facts.js';
 import { WorkerGauges } from '../metrics/worker-gauges.js';
 import { WorkerTotals } from '../metrics/worker-totals.js';
-import type { Client } from './client-registry.js';
-import type { Reception } from './reception.js';
-import { loadsOf } from './worker-loads.js';
-import type { WorkerPool } from './worker-pool.js';
-import type { WorkerProcess } from './worker-process.js';
+import type { Client } from './clients/client-registry.js';
+import type { Reception } from './clients/reception.js';
+import { loadsOf } from './workers/worker-loads.js';
+import type { WorkerPool } from './workers/worker-pool.js';
+import type { WorkerProcess } from './workers/worker-process.js';
 
 /** What of the primary is observed. */
 export interface ObservedParts {

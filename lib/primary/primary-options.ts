@@ -1,5 +1,5 @@
 import type { Configuration } from '../config/configuration.js';
-import type { InheritedSocket } from './socket-activation.js';
+import type { InheritedSocket } from './listeners/socket-activation.js';
 
 /** What the command line says beside the configuration. */
 export interface PrimaryOptions {

@@ -8,24 +8,24 @@ import { Logger } from '../logging/logger.js';
 import type { MetricsService } from '../metrics/metrics-service.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import { Administration, adminSettingsOf, type AdministeredParts } from './administration.js';
-import { DescriptorReserve, raiseLimitFor } from './descriptor-reserve.js';
-import { IdleClock } from './idle-clock.js';
-import { runHooks, type HookEvent } from './hooks.js';
-import { closedToGroups, planListeners, underActivation } from './listener-plan.js';
-import type { Connection, Listener } from './listener.js';
-import { ListenerSet } from './listener-set.js';
-import { localPeer } from './local-peer.js';
+import { DescriptorReserve, raiseLimitFor } from './clients/descriptor-reserve.js';
+import { IdleClock } from './host/idle-clock.js';
+import { runHooks, type HookEvent } from './host/hooks.js';
+import { closedToGroups, planListeners, underActivation } from './listeners/listener-plan.js';
+import type { Connection, Listener } from './listeners/listener.js';
+import { ListenerSet } from './listeners/listener-set.js';
+import { localPeer } from './clients/local-peer.js';
 import { Observation } from './observation.js';
-import { PidFile } from './pid-file.js';
-import { checkPrerequisites } from './prerequisites.js';
+import { PidFile } from './host/pid-file.js';
+import { checkPrerequisites } from './host/prerequisites.js';
 import type { PrimaryOptions } from './primary-options.js';
-import { clientLimits, Reception } from './reception.js';
-import { makeRunDirectory } from './run-directory.js';
-import type { ServiceManager } from './service-manager.js';
-import { Successor, type Inheritance } from './succession.js';
-import { WorkerPool } from './worker-pool.js';
-import type { WorkerProcess } from './worker-process.js';
-import { WorkerWatch } from './worker-watch.js';
+import { clientLimits, Reception } from './clients/reception.js';
+import { makeRunDirectory } from './host/run-directory.js';
+import type { ServiceManager } from './host/service-manager.js';
+import { Successor, type Inheritance } from './host/succession.js';
+import { WorkerPool } from './workers/worker-pool.js';
+import type { WorkerProcess } from './workers/worker-process.js';
+import { WorkerWatch } from './workers/worker-watch.js';
 
 /** Generations that may drain at a time, beside the one that serves. */
 const maxDraining = 2;
@@ -137,7 +137,7 @@ export class Primary {
   /** Resolves when the first worker serves. On an error nothing is left behind. */
   async start(inheritance: Inheritance | null): Promise<void> {
     const { options } = this;
-    this.listeners.takeOver(inheritance?.heirlooms ?? [], options.activated, this.configuration);
+    this.listeners.takeOver(inheritance?.listeners ?? [], options.activated, this.configuration);
     this.configuration = underActivation(this.configuration, this.listeners.activated);
     const { configuration } = this;
     const { paths, cluster, warnings, conf } = configuration;
@@ -377,7 +377,7 @@ export class Primary {
   private startSuccessor(signal: AbortSignal): Promise<Successor> {
     const { directory, daemon } = this.options;
     return Successor.start({
-      heirlooms: [...this.listeners.all].map(({ settings, fd, path }) => ({ settings, fd, path })),
+      listeners: [...this.listeners.all].map(({ settings, fd, path }) => ({ settings, fd, path })),
       directory,
       env: { ...process.env, ...this.serviceManager.environment },
       complaint: daemon ? (line) => this.log.error(`new version: ${line}`) : null,

@@ -11,7 +11,7 @@ import type {
 } from '../../lib/admin/backend.js';
 import type { LocalPeer } from '../../lib/control/messages.js';
 import { Logger, LogThreshold, type LogRecord } from '../../lib/logging/logger.js';
-import { Listener, type ListenerSettings } from '../../lib/primary/listener.js';
+import { Listener, type ListenerSettings } from '../../lib/primary/listeners/listener.js';
 import { SocketStream } from '../../lib/transport/socket-stream.js';
 import { freshDirectory } from '../peers/waiting.js';
 import { AdminClient } from './admin-client.js';

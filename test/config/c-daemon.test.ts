@@ -8,7 +8,7 @@ import { ConfigError, isInForce } from '../../lib/config/errors.js';
 import { parseConf } from '../../lib/config/grammar.js';
 import { sampleConf } from '../../lib/config/render.js';
 import { checkEntries } from '../../lib/config/settings.js';
-import { planListeners } from '../../lib/primary/listener-plan.js';
+import { planListeners } from '../../lib/primary/listeners/listener-plan.js';
 import { Namespace } from '../peers/namespace.js';
 import { until } from '../peers/waiting.js';
 

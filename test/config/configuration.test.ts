@@ -10,7 +10,7 @@ import {
   readConfiguration,
 } from '../../lib/config/configuration.js';
 import { ConfigError } from '../../lib/config/errors.js';
-import { underActivation } from '../../lib/primary/listener-plan.js';
+import { underActivation } from '../../lib/primary/listeners/listener-plan.js';
 
 describe('configuration', () => {
   let directory: string;

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { createConnection, type Socket } from 'node:net';
 import { Logger, LogThreshold } from '../../lib/logging/logger.js';
 import { HttpServer, text } from '../../lib/metrics/http-server.js';
-import { Listener, type ListenerSettings } from '../../lib/primary/listener.js';
+import { Listener, type ListenerSettings } from '../../lib/primary/listeners/listener.js';
 import { freePorts } from '../peers/ports.js';
 import { ask } from '../peers/scrape.js';
 import { until } from '../peers/waiting.js';

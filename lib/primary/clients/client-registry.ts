@@ -3,9 +3,9 @@ import {
   type ClientIntroduction,
   type LoginStage,
   type ProvenIdentity,
-} from '../control/messages.js';
-import type { Connection } from './listener.js';
-import type { WorkerProcess } from './worker-process.js';
+} from '../../control/messages.js';
+import type { Connection } from '../listeners/listener.js';
+import type { WorkerProcess } from '../workers/worker-process.js';
 
 /** A connection from its accepting to its end, whichever worker serves it. */
 export interface Client {

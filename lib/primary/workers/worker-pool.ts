@@ -1,14 +1,14 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import { fileURLToPath } from 'node:url';
 import throng from 'throng';
-import type { WorkerBounds } from '../admin/backend.js';
-import { openSslConfiguration } from '../auth/session-tickets.js';
-import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../control/messages.js';
-import type { WorkerLogging } from '../logging/log-control.js';
-import type { Logger } from '../logging/logger.js';
-import { openFilesLimit } from '../native/descriptors.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
-import type { RestartReason } from '../metrics/facts.js';
+import type { WorkerBounds } from '../../admin/backend.js';
+import { openSslConfiguration } from '../../auth/session-tickets.js';
+import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../../control/messages.js';
+import type { WorkerLogging } from '../../logging/log-control.js';
+import type { Logger } from '../../logging/logger.js';
+import { openFilesLimit } from '../../native/descriptors.js';
+import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { RestartReason } from '../../metrics/facts.js';
 import { CrashBackOff } from './crash-back-off.js';
 import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.js';
 
@@ -80,7 +80,7 @@ export class WorkerPool implements WorkerEvents {
     this.generation = 1;
     this.setTarget(count);
     cluster.setupPrimary({
-      exec: fileURLToPath(new URL('../worker/main.js', import.meta.url)),
+      exec: fileURLToPath(new URL('../../worker/main.js', import.meta.url)),
       args: [],
       execArgv: [...process.execArgv, `--openssl-config=${openSslConfiguration}`],
       stdio: [...workerStdio],

@@ -1,9 +1,14 @@
-import type { Configuration } from '../config/configuration.js';
-import type { Logger } from '../logging/logger.js';
-import { Listener, ListenError, type ListenerEvents, type SocketFile } from './listener.js';
+import type { Configuration } from '../../config/configuration.js';
+import type { Logger } from '../../logging/logger.js';
+import {
+  Listener,
+  ListenError,
+  type InheritedListener,
+  type ListenerEvents,
+  type SocketFile,
+} from './listener.js';
 import { listenerSettings, type ActivatedSocket, type PlannedListener } from './listener-plan.js';
 import { missingSockets, type InheritedSocket } from './socket-activation.js';
-import type { Heirloom } from './succession.js';
 
 /** The listening sockets there are, by name. */
 export class ListenerSet {
@@ -34,11 +39,11 @@ export class ListenerSet {
    * predecessor may have to go on with them.
    */
   takeOver(
-    heirlooms: readonly Heirloom[],
+    inherited: readonly InheritedListener[],
     activated: readonly InheritedSocket[],
     configuration: Configuration,
   ): void {
-    for (const { settings, fd, path } of heirlooms) {
+    for (const { settings, fd, path } of inherited) {
       this.add(Listener.inherited(settings, fd, path));
     }
     for (const { fd, role, name } of activated) {

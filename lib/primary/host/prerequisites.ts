@@ -1,9 +1,9 @@
-import type { Configuration } from '../config/configuration.js';
-import { keyFault } from '../config/key-fault.js';
-import type { ConfKey } from '../config/keys.js';
-import { type TlsFiles, tlsFiles } from '../config/paths.js';
-import type { Logger } from '../logging/logger.js';
-import type { CertificateExpiry } from '../metrics/facts.js';
+import type { Configuration } from '../../config/configuration.js';
+import { keyFault } from '../../config/key-fault.js';
+import type { ConfKey } from '../../config/keys.js';
+import { type TlsFiles, tlsFiles } from '../../config/paths.js';
+import type { Logger } from '../../logging/logger.js';
+import type { CertificateExpiry } from '../../metrics/facts.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
@@ -27,10 +27,10 @@ export async function checkTlsFiles(
   configuration: Configuration,
   log: Logger,
 ): Promise<CertificateExpiry> {
-  const { loadTlsCredentials, TlsCredentialsError } = await import('../auth/tls-credentials.js');
-  const { TlsPriorityError } = await import('../auth/tls-priority.js');
-  const { inspectPriority } = await import('../auth/tls-priority-check.js');
-  const { credentialsOptions } = await import('../auth/tls-settings.js');
+  const { loadTlsCredentials, TlsCredentialsError } = await import('../../auth/tls-credentials.js');
+  const { TlsPriorityError } = await import('../../auth/tls-priority.js');
+  const { inspectPriority } = await import('../../auth/tls-priority-check.js');
+  const { credentialsOptions } = await import('../../auth/tls-settings.js');
   const { mode, conf, paths } = configuration;
   const files = tlsFiles(mode, conf, paths.home);
   try {
@@ -55,7 +55,7 @@ function kindOf(files: TlsFiles, file: string): keyof TlsFiles {
 async function checkSasl(configuration: Configuration): Promise<void> {
   const key = saslKey(configuration);
   if (key === null) return;
-  const { loadSasl } = await import('../native/sasl.js');
+  const { loadSasl } = await import('../../native/sasl.js');
   try {
     loadSasl();
   } catch (error) {

@@ -1,12 +1,17 @@
 import { lookup } from 'node:dns/promises';
 import { isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
-import type { Configuration } from '../config/configuration.js';
-import { clusterKeyFault, keyFault, placeOfClusterKey, placeOfKey } from '../config/key-fault.js';
-import { groupNumber, hostAndPort } from '../config/values.js';
-import { ConfigError, isInForce } from '../config/errors.js';
-import { groupId } from '../native/accounts.js';
-import { servicePort } from '../native/services.js';
+import type { Configuration } from '../../config/configuration.js';
+import {
+  clusterKeyFault,
+  keyFault,
+  placeOfClusterKey,
+  placeOfKey,
+} from '../../config/key-fault.js';
+import { groupNumber, hostAndPort } from '../../config/values.js';
+import { ConfigError, isInForce } from '../../config/errors.js';
+import { groupId } from '../../native/accounts.js';
+import { servicePort } from '../../native/services.js';
 import type { ListenerSettings, ServiceRole, SocketFile } from './listener.js';
 
 /** A listening socket that the configuration asks for. */

@@ -2,9 +2,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { accessSync, constants, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
-import { childEnvironment } from '../config/child-environment.js';
-import type { Environment } from '../config/paths.js';
-import type { Logger } from '../logging/logger.js';
+import { childEnvironment } from '../../config/child-environment.js';
+import type { Environment } from '../../config/paths.js';
+import type { Logger } from '../../logging/logger.js';
 
 /** What the hook is told of: operation, sub-operation and an extra word (behaviour.md, Hooks). */
 export const hookEvents = {

@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
-import type { ConfSettings } from '../config/keys.js';
-import { type BoundAddress, boundAddress, isListening } from '../native/bound-address.js';
-import { setCloseOnExec } from '../native/descriptors.js';
-import { servicePort } from '../native/services.js';
+import type { ConfSettings } from '../../config/keys.js';
+import { type BoundAddress, boundAddress, isListening } from '../../native/bound-address.js';
+import { setCloseOnExec } from '../../native/descriptors.js';
+import { servicePort } from '../../native/services.js';
 import { addressName } from './listener-plan.js';
 import type { ServiceRole } from './listener.js';
 

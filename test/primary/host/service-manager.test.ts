@@ -2,11 +2,11 @@ import { closeSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { receive } from '../../lib/native/descriptor-passing.js';
-import { libcFunction } from '../../lib/native/library.js';
-import { ServiceManager } from '../../lib/primary/service-manager.js';
-import { boundDatagramSocket } from '../native/sockets.js';
-import { until } from '../peers/waiting.js';
+import { receive } from '../../../lib/native/descriptor-passing.js';
+import { libcFunction } from '../../../lib/native/library.js';
+import { ServiceManager } from '../../../lib/primary/host/service-manager.js';
+import { boundDatagramSocket } from '../../native/sockets.js';
+import { until } from '../../peers/waiting.js';
 
 const clockMonotonic = 1;
 const clockGettime = libcFunction<(clock: number, time: Buffer) => number>(

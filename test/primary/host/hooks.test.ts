@@ -2,9 +2,9 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { type HookEvent, runHooks } from '../../lib/primary/hooks.js';
-import { runningProcesses } from '../peers/proxy.js';
-import { until } from '../peers/waiting.js';
+import { type HookEvent, runHooks } from '../../../lib/primary/host/hooks.js';
+import { runningProcesses } from '../../peers/proxy.js';
+import { until } from '../../peers/waiting.js';
 
 describe('primary/hooks', () => {
   let directory: string;

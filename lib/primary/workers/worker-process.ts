@@ -1,16 +1,16 @@
 import type { Worker as ClusterWorker } from 'node:cluster';
 import { createInterface } from 'node:readline';
 import type { Duplex, Readable } from 'node:stream';
-import { ControlChannel } from '../control/channel.js';
+import { ControlChannel } from '../../control/channel.js';
 import type {
   ClientIntroduction,
   PrimaryMessage,
   WorkerLoad,
   WorkerMessage,
   WorkerSetup,
-} from '../control/messages.js';
-import type { WorkerGauges } from '../metrics/worker-gauges.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
+} from '../../control/messages.js';
+import type { WorkerGauges } from '../../metrics/worker-gauges.js';
+import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /**
  * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no more clients;

@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Configuration } from '../config/configuration.js';
-import { keyFault } from '../config/key-fault.js';
-import { homelessness } from '../config/paths.js';
+import type { Configuration } from '../../config/configuration.js';
+import { keyFault } from '../../config/key-fault.js';
+import { homelessness } from '../../config/paths.js';
 
 /** Makes the directory of the sockets if it is not there. Throws ConfigError. */
 export function makeRunDirectory(configuration: Configuration): void {

@@ -1,22 +1,22 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Configuration } from '../config/configuration.js';
+import type { Configuration } from '../../config/configuration.js';
 import {
   beginsAnonymous,
   type ClientIntroduction,
   type ClientMessage,
   type RefusalReason,
   type Transport,
-} from '../control/messages.js';
-import type { Logger } from '../logging/logger.js';
-import { Tally } from '../logging/tally.js';
-import { isGone, withNews } from '../native/hang-up.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
+} from '../../control/messages.js';
+import type { Logger } from '../../logging/logger.js';
+import { Tally } from '../../logging/tally.js';
+import { isGone, withNews } from '../../native/hang-up.js';
+import type { SocketHandle } from '../../transport/socket-stream.js';
 import { ClientRegistry, countOf, patience, type Census, type Client } from './client-registry.js';
 import { firstMessage, type FirstMessage } from './first-message.js';
-import type { Connection, HandleAddress, Listener } from './listener.js';
+import type { Connection, HandleAddress, Listener } from '../listeners/listener.js';
 import { localPeer } from './local-peer.js';
 import { originOf } from './origin.js';
-import type { WorkerProcess } from './worker-process.js';
+import type { WorkerProcess } from '../workers/worker-process.js';
 
 /** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and login_timeout. */
 export interface ClientLimits {

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { WorkerLoad } from '../control/messages.js';
+import type { WorkerLoad } from '../../control/messages.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /** Milliseconds within which a worker says what it does; one that is slower counts as busy. */

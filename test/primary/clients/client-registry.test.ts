@@ -1,6 +1,6 @@
 import { expect } from 'chai';
-import type { LoginStage, Transport } from '../../lib/control/messages.js';
-import { ClientRegistry, type Client } from '../../lib/primary/client-registry.js';
+import type { LoginStage, Transport } from '../../../lib/control/messages.js';
+import { ClientRegistry, type Client } from '../../../lib/primary/clients/client-registry.js';
 
 interface Case {
   readonly origin?: string;

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import type { LocalPeer } from '../control/messages.js';
-import { peerCredentials, peerSecurityLabel } from '../native/peer.js';
-import { processStartTime } from '../native/process-info.js';
+import type { LocalPeer } from '../../control/messages.js';
+import { peerCredentials, peerSecurityLabel } from '../../native/peer.js';
+import { processStartTime } from '../../native/process-info.js';
 
 /** Only where SELinux runs is a peer's security label an SELinux context. */
 const hasSelinux = existsSync('/sys/fs/selinux/enforce');

@@ -8,7 +8,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { lockForLife } from '../native/file-lock.js';
+import { lockForLife } from '../../native/file-lock.js';
 
 /** The PID file is held by another instance, or cannot be written. */
 export class PidFileError extends Error {

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Duplex, Readable } from 'node:stream';
-import type { Environment } from '../config/paths.js';
-import type { ListenerSettings } from './listener.js';
+import type { Environment } from '../../config/paths.js';
+import type { InheritedListener } from '../listeners/listener.js';
 
 /**
  * How one primary follows another on the same listening sockets, to run a new version of the program. The old one starts
@@ -15,18 +15,10 @@ const variable = 'VIRTPROXYD_SUCCESSION';
 const readyMark = 'ready\n';
 const goMark = 'go\n';
 
-/** A listening socket on its way to the successor. */
-export interface Heirloom {
-  readonly settings: ListenerSettings;
-  readonly fd: number;
-  /** The file to remove at the end. */
-  readonly path: string | null;
-}
-
 /** What the successor finds at its start. */
 export class Inheritance {
   private constructor(
-    readonly heirlooms: readonly Heirloom[],
+    readonly listeners: readonly InheritedListener[],
     private readonly predecessor: Socket,
   ) {}
 
@@ -40,7 +32,7 @@ export class Inheritance {
       readable: true,
       writable: true,
     });
-    return new Inheritance(JSON.parse(text) as Heirloom[], predecessor);
+    return new Inheritance(JSON.parse(text) as InheritedListener[], predecessor);
   }
 
   /** Says that all is ready. Resolves when the predecessor has let go, or is gone. */
@@ -62,7 +54,7 @@ export class SuccessionError extends Error {
 }
 
 export interface SuccessorOptions {
-  readonly heirlooms: readonly Heirloom[];
+  readonly listeners: readonly InheritedListener[];
   /** The directory this program was started in: the command line may name files relative to it. */
   readonly directory: string;
   readonly env: Environment;
@@ -81,7 +73,7 @@ export class Successor {
 
   /** Starts this program's command line anew. Resolves when it is ready. Throws SuccessionError. */
   static start(options: SuccessorOptions): Promise<Successor> {
-    const { heirlooms, directory, env, complaint, signal } = options;
+    const { listeners, directory, env, complaint, signal } = options;
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       cwd: directory,
       signal,
@@ -91,13 +83,13 @@ export class Successor {
         'ignore',
         complaint === null ? 'inherit' : 'pipe',
         'pipe',
-        ...heirlooms.map(({ fd }) => fd),
+        ...listeners.map(({ fd }) => fd),
       ],
       env: {
         ...env,
         [variable]: JSON.stringify(
-          heirlooms.map((heirloom, index) => ({
-            ...heirloom,
+          listeners.map((listener, index) => ({
+            ...listener,
             fd: conversationDescriptor + 1 + index,
           })),
         ),

@@ -1,6 +1,6 @@
-import type { Transport } from '../control/messages.js';
-import { peek } from '../native/peek.js';
-import { isWholeRecord, longestRecord } from '../transport/client-hello.js';
+import type { Transport } from '../../control/messages.js';
+import { peek } from '../../native/peek.js';
+import { isWholeRecord, longestRecord } from '../../transport/client-hello.js';
 
 /** How much of a client's first message waits in its socket: all of it, not yet all, or the client has left. */
 export type FirstMessage = 'whole' | 'partial' | 'gone';

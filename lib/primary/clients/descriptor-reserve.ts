@@ -1,6 +1,6 @@
-import type { Logger } from '../logging/logger.js';
-import { Tally } from '../logging/tally.js';
-import { areScarce, isScarce, raiseOpenFilesLimit } from '../native/descriptors.js';
+import type { Logger } from '../../logging/logger.js';
+import { Tally } from '../../logging/tally.js';
+import { areScarce, isScarce, raiseOpenFilesLimit } from '../../native/descriptors.js';
 
 /** Descriptors kept for administrators, new workers and the log. */
 const reserved = 48;

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { originOf } from '../../lib/primary/origin.js';
+import { originOf } from '../../../lib/primary/clients/origin.js';
 
 describe('primary/origin', () => {
   const ofAddress = (address: string): string =>

@@ -1,6 +1,6 @@
 import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server } from 'node:net';
-import type { AuthMethod, Transport } from '../control/messages.js';
+import type { AuthMethod, Transport } from '../../control/messages.js';
 import {
   allowOthers,
   duplicate,
@@ -8,8 +8,8 @@ import {
   listenOnAddress,
   listenOnPath,
   setBacklog,
-} from '../native/listening-socket.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
+} from '../../native/listening-socket.js';
+import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /** The part that a listener for libvirt's clients and administrators plays. */
 export type ServiceRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
@@ -71,6 +71,14 @@ type ServerHandle = { onconnection: (status: number, connection: Connection) => 
 export interface ListenerEvents {
   connected(listener: Listener, connection: Connection): void;
   failed(listener: Listener, error: Error): void;
+}
+
+/** A listening socket on its way to the successor. */
+export interface InheritedListener {
+  readonly settings: ListenerSettings;
+  readonly fd: number;
+  /** The file to remove at the end. */
+  readonly path: string | null;
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { ClientIntroduction } from '../control/messages.js';
+import type { ClientIntroduction } from '../../control/messages.js';
 
 const mappedAddress = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
 

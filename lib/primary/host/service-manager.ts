@@ -1,4 +1,4 @@
-import { DatagramSocket } from '../native/datagram.js';
+import { DatagramSocket } from '../../native/datagram.js';
 
 /** Messages that may wait while the service manager is too busy to take them; older ones are dropped. */
 const maxWaiting = 32;

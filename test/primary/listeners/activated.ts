@@ -9,7 +9,7 @@ import {
   inheritedSockets,
   missingSockets,
   type PortSettings,
-} from '../../lib/primary/socket-activation.js';
+} from '../../../lib/primary/listeners/socket-activation.js';
 
 const { env, pid } = process;
 if (env['LISTEN_PID'] === 'self') env['LISTEN_PID'] = String(pid);

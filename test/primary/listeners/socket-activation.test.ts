@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { boundAddress } from '../../lib/native/bound-address.js';
-import { listenOnAddress, listenOnPath } from '../../lib/native/listening-socket.js';
-import type { InheritedSocket } from '../../lib/primary/socket-activation.js';
-import { boundDatagramSocket, socketPair } from '../native/sockets.js';
+import { boundAddress } from '../../../lib/native/bound-address.js';
+import { listenOnAddress, listenOnPath } from '../../../lib/native/listening-socket.js';
+import type { InheritedSocket } from '../../../lib/primary/listeners/socket-activation.js';
+import { boundDatagramSocket, socketPair } from '../../native/sockets.js';
 
 const program = fileURLToPath(new URL('activated.js', import.meta.url));
 
