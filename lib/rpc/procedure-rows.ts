@@ -5,7 +5,8 @@
  * client's URI names, otherwise the secondary daemon of that driver. Then, where they apply: `event` the server
  * sends it, `read` or `write` the call opens a stream (read: data flows to the client), `fds-request` or `fds-reply`
  * file descriptors travel with that message, `change` the call may change something (consoles, guest agents and monitors
- * take commands, so they may), `register` or `deregister` it asks for events or for no more of them, `own` the proxy
+ * take commands, so they may), `register` or `deregister` it asks for events or for no more of them, `callback` a
+ * callback's id comes first in the event, in the registration's reply, in the deregistration's arguments, `own` the proxy
  * looks at it before the daemon does.
  */
 export const procedureRows = `
@@ -321,79 +322,79 @@ remote 309 DOMAIN_CREATE_XML_WITH_FILES hypervisor fds-request change
 remote 310 DOMAIN_CREATE_WITH_FILES hypervisor fds-request change
 remote 311 DOMAIN_EVENT_DEVICE_REMOVED hypervisor event
 remote 312 CONNECT_GET_CPU_MODEL_NAMES hypervisor
-remote 313 CONNECT_NETWORK_EVENT_REGISTER_ANY network register
-remote 314 CONNECT_NETWORK_EVENT_DEREGISTER_ANY network deregister
-remote 315 NETWORK_EVENT_LIFECYCLE network event
-remote 316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY hypervisor register
-remote 317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY hypervisor deregister
-remote 318 DOMAIN_EVENT_CALLBACK_LIFECYCLE hypervisor event
-remote 319 DOMAIN_EVENT_CALLBACK_REBOOT hypervisor event
-remote 320 DOMAIN_EVENT_CALLBACK_RTC_CHANGE hypervisor event
-remote 321 DOMAIN_EVENT_CALLBACK_WATCHDOG hypervisor event
-remote 322 DOMAIN_EVENT_CALLBACK_IO_ERROR hypervisor event
-remote 323 DOMAIN_EVENT_CALLBACK_GRAPHICS hypervisor event
-remote 324 DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON hypervisor event
-remote 325 DOMAIN_EVENT_CALLBACK_CONTROL_ERROR hypervisor event
-remote 326 DOMAIN_EVENT_CALLBACK_BLOCK_JOB hypervisor event
-remote 327 DOMAIN_EVENT_CALLBACK_DISK_CHANGE hypervisor event
-remote 328 DOMAIN_EVENT_CALLBACK_TRAY_CHANGE hypervisor event
-remote 329 DOMAIN_EVENT_CALLBACK_PMWAKEUP hypervisor event
-remote 330 DOMAIN_EVENT_CALLBACK_PMSUSPEND hypervisor event
-remote 331 DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE hypervisor event
-remote 332 DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK hypervisor event
-remote 333 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED hypervisor event
+remote 313 CONNECT_NETWORK_EVENT_REGISTER_ANY network register callback
+remote 314 CONNECT_NETWORK_EVENT_DEREGISTER_ANY network deregister callback
+remote 315 NETWORK_EVENT_LIFECYCLE network event callback
+remote 316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY hypervisor register callback
+remote 317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY hypervisor deregister callback
+remote 318 DOMAIN_EVENT_CALLBACK_LIFECYCLE hypervisor event callback
+remote 319 DOMAIN_EVENT_CALLBACK_REBOOT hypervisor event callback
+remote 320 DOMAIN_EVENT_CALLBACK_RTC_CHANGE hypervisor event callback
+remote 321 DOMAIN_EVENT_CALLBACK_WATCHDOG hypervisor event callback
+remote 322 DOMAIN_EVENT_CALLBACK_IO_ERROR hypervisor event callback
+remote 323 DOMAIN_EVENT_CALLBACK_GRAPHICS hypervisor event callback
+remote 324 DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON hypervisor event callback
+remote 325 DOMAIN_EVENT_CALLBACK_CONTROL_ERROR hypervisor event callback
+remote 326 DOMAIN_EVENT_CALLBACK_BLOCK_JOB hypervisor event callback
+remote 327 DOMAIN_EVENT_CALLBACK_DISK_CHANGE hypervisor event callback
+remote 328 DOMAIN_EVENT_CALLBACK_TRAY_CHANGE hypervisor event callback
+remote 329 DOMAIN_EVENT_CALLBACK_PMWAKEUP hypervisor event callback
+remote 330 DOMAIN_EVENT_CALLBACK_PMSUSPEND hypervisor event callback
+remote 331 DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE hypervisor event callback
+remote 332 DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK hypervisor event callback
+remote 333 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED hypervisor event callback
 remote 334 DOMAIN_CORE_DUMP_WITH_FORMAT hypervisor change
 remote 335 DOMAIN_FSFREEZE hypervisor change
 remote 336 DOMAIN_FSTHAW hypervisor change
 remote 337 DOMAIN_GET_TIME hypervisor
 remote 338 DOMAIN_SET_TIME hypervisor change
-remote 339 DOMAIN_EVENT_BLOCK_JOB_2 hypervisor event
+remote 339 DOMAIN_EVENT_BLOCK_JOB_2 hypervisor event callback
 remote 340 NODE_GET_FREE_PAGES hypervisor
 remote 341 NETWORK_GET_DHCP_LEASES network
 remote 342 CONNECT_GET_DOMAIN_CAPABILITIES hypervisor
 remote 343 DOMAIN_OPEN_GRAPHICS_FD hypervisor fds-reply change
 remote 344 CONNECT_GET_ALL_DOMAIN_STATS hypervisor
 remote 345 DOMAIN_BLOCK_COPY hypervisor change
-remote 346 DOMAIN_EVENT_CALLBACK_TUNABLE hypervisor event
+remote 346 DOMAIN_EVENT_CALLBACK_TUNABLE hypervisor event callback
 remote 347 NODE_ALLOC_PAGES hypervisor change
-remote 348 DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE hypervisor event
+remote 348 DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE hypervisor event callback
 remote 349 DOMAIN_GET_FSINFO hypervisor
 remote 350 DOMAIN_DEFINE_XML_FLAGS hypervisor change
 remote 351 DOMAIN_GET_IOTHREAD_INFO hypervisor
 remote 352 DOMAIN_PIN_IOTHREAD hypervisor change
 remote 353 DOMAIN_INTERFACE_ADDRESSES hypervisor
-remote 354 DOMAIN_EVENT_CALLBACK_DEVICE_ADDED hypervisor event
+remote 354 DOMAIN_EVENT_CALLBACK_DEVICE_ADDED hypervisor event callback
 remote 355 DOMAIN_ADD_IOTHREAD hypervisor change
 remote 356 DOMAIN_DEL_IOTHREAD hypervisor change
 remote 357 DOMAIN_SET_USER_PASSWORD hypervisor change
 remote 358 DOMAIN_RENAME hypervisor change
-remote 359 DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION hypervisor event
-remote 360 CONNECT_REGISTER_CLOSE_CALLBACK hypervisor
-remote 361 CONNECT_UNREGISTER_CLOSE_CALLBACK hypervisor
+remote 359 DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION hypervisor event callback
+remote 360 CONNECT_REGISTER_CLOSE_CALLBACK hypervisor register
+remote 361 CONNECT_UNREGISTER_CLOSE_CALLBACK hypervisor deregister
 remote 362 CONNECT_EVENT_CONNECTION_CLOSED hypervisor event
-remote 363 DOMAIN_EVENT_CALLBACK_JOB_COMPLETED hypervisor event
+remote 363 DOMAIN_EVENT_CALLBACK_JOB_COMPLETED hypervisor event callback
 remote 364 DOMAIN_MIGRATE_START_POST_COPY hypervisor change
 remote 365 DOMAIN_GET_PERF_EVENTS hypervisor
 remote 366 DOMAIN_SET_PERF_EVENTS hypervisor change
-remote 367 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED hypervisor event
-remote 368 CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY storage register
-remote 369 CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY storage deregister
-remote 370 STORAGE_POOL_EVENT_LIFECYCLE storage event
+remote 367 DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED hypervisor event callback
+remote 368 CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY storage register callback
+remote 369 CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY storage deregister callback
+remote 370 STORAGE_POOL_EVENT_LIFECYCLE storage event callback
 remote 371 DOMAIN_GET_GUEST_VCPUS hypervisor
 remote 372 DOMAIN_SET_GUEST_VCPUS hypervisor change
-remote 373 STORAGE_POOL_EVENT_REFRESH storage event
-remote 374 CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY nodedev register
-remote 375 CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY nodedev deregister
-remote 376 NODE_DEVICE_EVENT_LIFECYCLE nodedev event
-remote 377 NODE_DEVICE_EVENT_UPDATE nodedev event
+remote 373 STORAGE_POOL_EVENT_REFRESH storage event callback
+remote 374 CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY nodedev register callback
+remote 375 CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY nodedev deregister callback
+remote 376 NODE_DEVICE_EVENT_LIFECYCLE nodedev event callback
+remote 377 NODE_DEVICE_EVENT_UPDATE nodedev event callback
 remote 378 STORAGE_VOL_GET_INFO_FLAGS storage
-remote 379 DOMAIN_EVENT_CALLBACK_METADATA_CHANGE hypervisor event
-remote 380 CONNECT_SECRET_EVENT_REGISTER_ANY secret register
-remote 381 CONNECT_SECRET_EVENT_DEREGISTER_ANY secret deregister
-remote 382 SECRET_EVENT_LIFECYCLE secret event
-remote 383 SECRET_EVENT_VALUE_CHANGED secret event
+remote 379 DOMAIN_EVENT_CALLBACK_METADATA_CHANGE hypervisor event callback
+remote 380 CONNECT_SECRET_EVENT_REGISTER_ANY secret register callback
+remote 381 CONNECT_SECRET_EVENT_DEREGISTER_ANY secret deregister callback
+remote 382 SECRET_EVENT_LIFECYCLE secret event callback
+remote 383 SECRET_EVENT_VALUE_CHANGED secret event callback
 remote 384 DOMAIN_SET_VCPU hypervisor change
-remote 385 DOMAIN_EVENT_BLOCK_THRESHOLD hypervisor event
+remote 385 DOMAIN_EVENT_BLOCK_THRESHOLD hypervisor event callback
 remote 386 DOMAIN_SET_BLOCK_THRESHOLD hypervisor change
 remote 387 DOMAIN_MIGRATE_GET_MAX_DOWNTIME hypervisor
 remote 388 DOMAIN_MANAGED_SAVE_GET_XML_DESC hypervisor
@@ -431,7 +432,7 @@ remote 419 CONNECT_SET_IDENTITY hypervisor change own
 remote 420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT hypervisor change
 remote 421 DOMAIN_BACKUP_BEGIN hypervisor change
 remote 422 DOMAIN_BACKUP_GET_XML_DESC hypervisor
-remote 423 DOMAIN_EVENT_MEMORY_FAILURE hypervisor event
+remote 423 DOMAIN_EVENT_MEMORY_FAILURE hypervisor event callback
 remote 424 DOMAIN_AUTHORIZED_SSH_KEYS_GET hypervisor
 remote 425 DOMAIN_AUTHORIZED_SSH_KEYS_SET hypervisor change
 remote 426 DOMAIN_GET_MESSAGES hypervisor
@@ -446,7 +447,7 @@ remote 434 NODE_DEVICE_SET_AUTOSTART nodedev change
 remote 435 NODE_DEVICE_IS_PERSISTENT nodedev
 remote 436 NODE_DEVICE_IS_ACTIVE nodedev
 remote 437 NETWORK_CREATE_XML_FLAGS network change
-remote 438 DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE hypervisor event
+remote 438 DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE hypervisor event callback
 remote 439 DOMAIN_SET_LAUNCH_SECURITY_STATE hypervisor change
 remote 440 DOMAIN_SAVE_PARAMS hypervisor change
 remote 441 DOMAIN_RESTORE_PARAMS hypervisor change
@@ -454,20 +455,20 @@ remote 442 DOMAIN_ABORT_JOB_FLAGS hypervisor change
 remote 443 DOMAIN_FD_ASSOCIATE hypervisor fds-request change
 remote 444 NETWORK_SET_METADATA network change
 remote 445 NETWORK_GET_METADATA network
-remote 446 NETWORK_EVENT_CALLBACK_METADATA_CHANGE network event
+remote 446 NETWORK_EVENT_CALLBACK_METADATA_CHANGE network event callback
 remote 447 NODE_DEVICE_UPDATE nodedev change
 remote 448 DOMAIN_GRAPHICS_RELOAD hypervisor change
 remote 449 DOMAIN_GET_AUTOSTART_ONCE hypervisor
 remote 450 DOMAIN_SET_AUTOSTART_ONCE hypervisor change
 remote 451 DOMAIN_SET_THROTTLE_GROUP hypervisor change
 remote 452 DOMAIN_DEL_THROTTLE_GROUP hypervisor change
-remote 453 DOMAIN_EVENT_NIC_MAC_CHANGE hypervisor event
+remote 453 DOMAIN_EVENT_NIC_MAC_CHANGE hypervisor event callback
 qemu 1 DOMAIN_MONITOR_COMMAND hypervisor change
 qemu 2 DOMAIN_ATTACH hypervisor change
 qemu 3 DOMAIN_AGENT_COMMAND hypervisor change
-qemu 4 CONNECT_DOMAIN_MONITOR_EVENT_REGISTER hypervisor register
-qemu 5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER hypervisor deregister
-qemu 6 DOMAIN_MONITOR_EVENT hypervisor event
+qemu 4 CONNECT_DOMAIN_MONITOR_EVENT_REGISTER hypervisor register callback
+qemu 5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER hypervisor deregister callback
+qemu 6 DOMAIN_MONITOR_EVENT hypervisor event callback
 qemu 7 DOMAIN_MONITOR_COMMAND_WITH_FILES hypervisor fds-reply change
 lxc 1 DOMAIN_OPEN_NAMESPACE hypervisor fds-reply change
 `;

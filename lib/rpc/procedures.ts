@@ -28,6 +28,8 @@ export interface Procedure {
   readonly descriptors: 'request' | 'reply' | null;
   /** The call asks the daemon to send events, or to stop. */
   readonly registration: 'register' | 'deregister' | null;
+  /** A callback's id comes first: in the event, in the reply to the registration, in the deregistration's arguments. */
+  readonly carriesCallback: boolean;
   /** The call may change something; it does not merely ask, convert or register for events. */
   readonly changesState: boolean;
   /** The call is for the proxy itself, or the proxy looks at it before the daemon does. */
@@ -54,6 +56,7 @@ const knownMarks: ReadonlySet<string> = new Set([
   'change',
   'register',
   'deregister',
+  'callback',
   'own',
 ]);
 
@@ -95,6 +98,7 @@ export function parseProcedures(rows: string): Procedure[] {
           : marks.includes('deregister')
             ? 'deregister'
             : null,
+        carriesCallback: marks.includes('callback'),
         changesState: marks.includes('change'),
         isOwn: route === 'session' || marks.includes('own'),
       };

@@ -101,10 +101,9 @@ describe('procedure table', () => {
 
   it('marks the calls that register for events or end that', () => {
     expect(numbersOf((row) => row.registration !== null)).to.eql([
-      ...[105, 106, 167, 168, 313, 314, 316, 317, 368, 369, 374, 375, 380, 381].map((number) => [
-        remote,
-        number,
-      ]),
+      ...[105, 106, 167, 168, 313, 314, 316, 317, 360, 361, 368, 369, 374, 375, 380, 381].map(
+        (number) => [remote, number],
+      ),
       [qemu, 4],
       [qemu, 5],
     ]);
@@ -175,7 +174,9 @@ describe('procedure table', () => {
   describe('parser', () => {
     it('reads a row with all its marks', () => {
       expect(
-        parseProcedures('\nremote 9 A_CALL storage write fds-request change register own\n'),
+        parseProcedures(
+          '\nremote 9 A_CALL storage write fds-request change register callback own\n',
+        ),
       ).to.eql([
         {
           program: remote,
@@ -186,6 +187,7 @@ describe('procedure table', () => {
           opensStream: true,
           descriptors: 'request',
           registration: 'register',
+          carriesCallback: true,
           changesState: true,
           isOwn: true,
         },
