@@ -5,6 +5,7 @@ import {
   memoryLimit,
   oneOf,
   seconds,
+  wholeNumber,
   workerCount,
 } from './values.js';
 
@@ -56,6 +57,23 @@ export const CLUSTER_KEYS = {
       default: '30',
       parse: seconds(0.1),
       help: 'How long a driver daemon may take to answer when a connection to it is opened.',
+    },
+    daemon_restart_timeout: {
+      type: 'seconds',
+      default: '10',
+      parse: seconds(0),
+      help:
+        'How long the calls of clients wait for a driver daemon that has gone away to come back. ' +
+        'They get its answers then, and events they had asked for go on. 0 means that calls fail ' +
+        'at once and events end, as with the C daemon.',
+    },
+    max_daemon_reopenings: {
+      type: 'number',
+      default: '32',
+      parse: wholeNumber(1, 10_000),
+      help:
+        'How many connections to daemons that have come back each worker opens at a time, so ' +
+        'that all their clients at once do not drown them.',
     },
     max_worker_memory: {
       type: 'bytes',

@@ -143,6 +143,14 @@ export function seconds(least: number): (value: string) => number {
   };
 }
 
+export function wholeNumber(least: number, most: number): (value: string) => number {
+  return (value) => {
+    const number = /^[0-9]+$/.test(value) ? Number(value) : NaN;
+    if (number >= least && number <= most) return number;
+    throw new ValueError(`must be a number from ${least} to ${most}, not "${value}"`);
+  };
+}
+
 /** Bytes, with K, M or G for powers of 1024: 0, or 64M and more, which a worker needs to live. */
 export function memoryLimit(value: string): number {
   const [, digits, suffix = ''] = /^([0-9]+)([KMG]?)$/i.exec(value) ?? [];

@@ -16,6 +16,7 @@ import { areScarce, isScarce } from '../native/descriptors.js';
 import { CallMeter } from './reports/call-meter.js';
 import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
 import { tooManyOpenFiles } from './daemon/errors.js';
+import { DaemonRestarts } from './daemon/restarts.js';
 import { LogSender } from './reports/log-sender.js';
 import { Reporter } from './reports/reporter.js';
 import { SaslWear } from './client/sasl-wear.js';
@@ -280,6 +281,13 @@ export class Worker {
       configuration,
       daemons,
       connect: (endpoint, signal) => this.connect(endpoint, signal),
+      restarts: new DaemonRestarts(
+        {
+          patience: configuration.cluster.daemon_restart_timeout * 1000,
+          maxAtOnce: configuration.cluster.max_daemon_reopenings,
+        },
+        log.for('remote.daemon'),
+      ),
       probe: (readOnly) =>
         daemons.probe(readOnly, (daemon) => (this.starter?.find(daemon) ?? null) !== null),
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({

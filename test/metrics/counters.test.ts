@@ -196,7 +196,7 @@ describe('the metrics of a running proxy', function () {
       proxy = await Proxy.start({
         directory,
         conf,
-        cluster: `${cluster}[routes]\nqemu = ${daemon.path}\n[cluster]\nworkers = 1\n${lines}`,
+        cluster: `${cluster}[routes]\nqemu = ${daemon.path}\n[cluster]\nworkers = 1\ndaemon_restart_timeout = 0\n${lines}`,
       });
     };
 

@@ -50,6 +50,18 @@ export class StandInHost {
     this.network = await listen('network');
   }
 
+  /** Ends a daemon with all its connections. */
+  async end(driver: 'qemu' | 'storage' | 'network'): Promise<void> {
+    await this[driver].stop();
+  }
+
+  /** Another daemon in the place of one that was ended. */
+  async begin(driver: 'qemu' | 'storage' | 'network'): Promise<StandInDaemon> {
+    const daemon = await StandInDaemon.listen(socketIn(this.proxy.directory, driver));
+    this[driver] = daemon;
+    return daemon;
+  }
+
   /** After each test. */
   async stopDaemons(): Promise<void> {
     for (const client of this.clients.splice(0)) client.destroy();

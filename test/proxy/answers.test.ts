@@ -76,7 +76,8 @@ describe(`the proxy's answers to odd input${reason === null ? '' : ` (skipped: $
   before(async function () {
     if (reason !== null) this.skip();
     this.timeout(60_000);
-    proxy = await Proxy.start({ cluster: (await sharedHost()).routesIni() });
+    const routes = (await sharedHost()).routesIni();
+    proxy = await Proxy.start({ cluster: `${routes}[cluster]\ndaemon_restart_timeout = 0\n` });
   });
 
   afterEach(() => {

@@ -50,7 +50,10 @@ describe('file descriptors that do not come as they should', function () {
   let idle: number;
 
   before(async () => {
-    host = await StandInHost.start({ conf: { max_client_requests: 1 } });
+    host = await StandInHost.start({
+      conf: { max_client_requests: 1 },
+      cluster: 'daemon_restart_timeout = 0\n',
+    });
     [worker = 0] = host.proxy.workers();
     await host.logged(/client 1 .*left/);
     idle = await stalled(() => descriptorCount(worker));

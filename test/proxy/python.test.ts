@@ -36,7 +36,8 @@ describe(`libvirt's Python binding through the proxy${reason === null ? '' : ` (
     if (reason !== null) this.skip();
     this.timeout(60_000);
     host = await sharedHost();
-    proxy = await Proxy.start({ cluster: host.routesIni() });
+    const cluster = `${host.routesIni()}[cluster]\ndaemon_restart_timeout = 0\n`;
+    proxy = await Proxy.start({ cluster });
   });
 
   after(() => (reason === null ? proxy.stop() : null));

@@ -29,7 +29,7 @@ describe('the relay when a daemon goes away', () => {
   let host: StandInHost;
 
   before(async () => {
-    host = await StandInHost.start();
+    host = await StandInHost.start({ cluster: 'daemon_restart_timeout = 0\n' });
   });
   beforeEach(() => host.startDaemons());
   afterEach(() => host.stopDaemons());

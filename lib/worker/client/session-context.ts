@@ -7,7 +7,8 @@ import type { SessionFigures } from '../reports/reporter.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import type { ConnectionTarget } from '../daemon/connection-uri.js';
 import type { DaemonDirectory } from '../daemon/directory.js';
-import type { Connect } from '../daemon/link.js';
+import type { Connect } from '../daemon/connection.js';
+import type { DaemonRestarts } from '../daemon/restarts.js';
 import type { LoginSettings } from './login.js';
 
 /** What all sessions of a worker share. */
@@ -15,6 +16,7 @@ export interface SessionContext {
   readonly configuration: Configuration;
   readonly daemons: DaemonDirectory;
   readonly connect: Connect;
+  readonly restarts: DaemonRestarts;
   /** What to open for an empty URI, or null when no daemon is there. */
   readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;

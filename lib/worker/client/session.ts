@@ -373,20 +373,18 @@ export class Session
 
   open(call: CallHeader, { name, flags }: OpenArguments): void {
     if (!this.transition(['loggedIn'], 'opening')) throw alreadyOpen;
-    const { configuration, daemons, connect, log } = this.context;
-    const relay = new Relay(
-      this,
-      {
-        daemons,
-        connect,
-        maxCalls: configuration.conf.max_client_requests,
-        openTimeoutSeconds: configuration.cluster.open_timeout,
-        identity: () => this.profile.parameters,
-        audit: new CallAudit(this.context.audit, () => this.profile.audited),
-        meter: this.context.meter,
-      },
-      log.for('rpc.relay'),
-    );
+    const { configuration, daemons, connect, restarts, log, meter } = this.context;
+    const relay = new Relay(this, {
+      daemons,
+      connect,
+      restarts,
+      maxCalls: configuration.conf.max_client_requests,
+      openTimeoutSeconds: configuration.cluster.open_timeout,
+      identity: () => this.profile.parameters,
+      audit: new CallAudit(this.context.audit, () => this.profile.audited),
+      meter,
+      log: log.for('rpc.relay'),
+    });
     this.relay = relay;
     this.outbox.onReleased = () => {
       // Otherwise the client is behind, and `drained` will come.

@@ -1,5 +1,5 @@
 import {
-  encodeCall,
+  encodeFrame,
   headerLength,
   messageType,
   procedureOf,
@@ -12,6 +12,8 @@ import {
 } from '../../rpc/frame.js';
 import { readErrorMessage } from '../../rpc/rpc-error.js';
 import { XdrError } from '../../rpc/xdr-reader.js';
+
+const { remote } = program;
 
 /** A daemon answered one of the proxy's own calls with an error; `payload` is its error struct. */
 export class DaemonRefusal extends Error {
@@ -41,6 +43,7 @@ export function isUnreadable(error: unknown): boolean {
 }
 
 interface Question {
+  readonly program: number;
   readonly procedure: number;
   readonly serial: number;
   readonly answered: (payload: Buffer) => void;
@@ -59,12 +62,13 @@ export class DaemonConversation {
   constructor(private readonly write: (frame: Buffer) => void) {}
 
   /** Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given, be it before. */
-  ask(procedure: number, payload?: Buffer): Promise<Buffer> {
+  ask(procedure: number, payload?: Buffer, program: number = remote): Promise<Buffer> {
     const serial = ++this.serial;
     return new Promise((answered, failed) => {
       this.throwIfFailed();
-      this.question = { procedure, serial, answered, failed };
-      this.write(encodeCall(procedure, serial, payload));
+      this.question = { program, procedure, serial, answered, failed };
+      const type = messageType.call;
+      this.write(encodeFrame({ program, procedure, serial, type, status: status.ok }, payload));
     });
   }
 
@@ -73,7 +77,7 @@ export class DaemonConversation {
     const { question } = this;
     if (
       question === null ||
-      programOf(bytes, start) !== program.remote ||
+      programOf(bytes, start) !== question.program ||
       procedureOf(bytes, start) !== question.procedure ||
       typeOf(bytes, start) !== messageType.reply ||
       serialOf(bytes, start) !== question.serial

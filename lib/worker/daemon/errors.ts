@@ -50,7 +50,7 @@ export class TimeoutError extends RpcError {
       errorCode.system,
       errorDomain.rpc,
       `${daemon} at '${path}' did not answer within ${seconds} seconds`,
-      110,
+      constants.errno.ETIMEDOUT,
     );
   }
 }
@@ -63,17 +63,36 @@ export function failureOf(error: unknown): DaemonFailure | null {
   return error instanceof DaemonRefusal || error instanceof RpcError ? 'refused' : null;
 }
 
-/** What the client is told of calls whose daemon went away. */
+/** What the client is told of calls whose daemon went away; `isUnsure` of one that may have changed something. */
 export class LostError extends RpcError {
-  constructor({ daemon, path }: Endpoint, reason: string) {
+  constructor({ daemon, path }: Endpoint, reason: string, isUnsure = false) {
+    const effect = isUnsure ? '; it is not known whether the call took effect' : '';
     super(
       errorCode.system,
       errorDomain.rpc,
-      `Lost connection to ${daemon} at '${path}': ${reason}`,
-      5,
+      `Lost connection to ${daemon} at '${path}': ${reason}${effect}`,
+      constants.errno.EIO,
     );
   }
 }
+
+/** Why a connection has ended, in the words of libvirt's own daemons; null stands for an end in order. */
+export const endReason = (error: Error | null): string =>
+  error === null ? 'End of file while reading data' : systemErrorText(error);
+
+/** Whether a daemon that is being restarted fails so: its socket is missing, refuses, or is closed at once. */
+export function isPassing(error: unknown): boolean {
+  if (error instanceof LostError) return true;
+  return error instanceof ConnectError && passingCodes.has(error.reason.code ?? '');
+}
+
+const passingCodes: ReadonlySet<string> = new Set([
+  'ENOENT',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EAGAIN',
+  'EPIPE',
+]);
 
 /** The system's error for a process that may open no more files. */
 export function tooManyOpenFiles(): NodeJS.ErrnoException {

@@ -1,52 +1,59 @@
-import type { TypedParameter } from '../../rpc/typed-parameters.js';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from '../../logging/logger.js';
+import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   encodeKeepalive,
   keepalive,
   messageType,
   procedureOf,
-  program,
   programOf,
-  programVersion,
   serialOf,
   status,
   statusOf,
   typeOf,
-  versionOf,
   type CallHeader,
 } from '../../rpc/frame.js';
-import { closeDescriptors } from '../../native/descriptors.js';
-import { DescriptorError } from '../../rpc/descriptor-matcher.js';
-import { Framer, FrameLengthError, type FrameSink } from '../../rpc/framer.js';
+import { FrameLengthError } from '../../rpc/framer.js';
 import { isForwardedProgram, procedureAt, procedureName } from '../../rpc/procedures.js';
-import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
-import {
-  authType,
-  encodeIdentityArguments,
-  encodeOpenArguments,
-  procedure,
-  readAuthList,
-  type OpenArguments,
-} from '../../rpc/session-messages.js';
-import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
-import { Outbox } from '../../transport/outbox.js';
+import type { OpenArguments } from '../../rpc/session-messages.js';
+import type { TypedParameter } from '../../rpc/typed-parameters.js';
 import type { DaemonMeter } from '../reports/call-meter.js';
-import { absent, CallTable } from './call-table.js';
-import { DaemonConversation, isUnreadable } from './conversation.js';
+import { CallTable, type TakenCall } from './call-table.js';
+import { DaemonConnection, type Connect, type ConnectionOwner } from './connection.js';
+import { DaemonRefusal, isUnreadable } from './conversation.js';
 import type { Endpoint } from './directory.js';
 import {
   ConnectError,
+  endReason,
   failureOf,
-  LostError,
-  systemErrorText,
+  isPassing,
   TimeoutError,
   unreadableError,
 } from './errors.js';
-import { DescriptorIntake } from '../../transport/descriptor-intake.js';
-import { ReadGate } from '../../transport/read-gate.js';
+import { Registrations } from './registrations.js';
+import {
+  carriesStream,
+  judgeDaemonFrame,
+  type LinkRole,
+  type LinkSituation,
+} from './reply-gate.js';
+import type { DaemonRestarts, Restart } from './restarts.js';
 
 /** Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer answered. */
 export const daemonHighWater = 1024 * 1024;
+
+/** Milliseconds between attempts to reach a daemon that is away: the first, doubled each time, and the longest. */
+const shortestPause = 25;
+const longestPause = 1000;
+
+/** Milliseconds over which clients spread that have no calls waiting. */
+const spread = 250;
+
+/** How often a call is sent again at most: it may be what daemons die of. */
+const maxRepeats = 3;
+
+/** Bytes of events that may come while a daemon is asked for the rest of them again. */
+const maxEarlyEvents = 1024 * 1024;
 
 /** What a link needs of the relay it belongs to. */
 export interface LinkOwner {
@@ -72,39 +79,61 @@ export interface LinkOwner {
   turnEnded(link: DaemonLink): void;
   /** The daemon takes bytes again. */
   drained(link: DaemonLink): void;
-  /** The connection is gone, `reason` says why. `calls` and `streams` will get no answer from the daemon. */
-  lost(link: DaemonLink, reason: string, calls: CallHeader[], streams: CallHeader[]): void;
+  /** The connection is gone. `calls` and `streams` will get no answer from the daemon; others wait for its return. */
+  lost(link: DaemonLink, loss: Loss): void;
+  /** The link is open again: calls that waited for that are to be forwarded. */
+  reopened(link: DaemonLink): void;
+  /** The daemon has not come back in time, or not as it was: `repeated` had been forwarded before, others only waited. */
+  stayedAway(link: DaemonLink, error: unknown, repeated: readonly CallHeader[]): void;
 }
 
-/** Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the system's error. */
-export type Connect = (endpoint: Endpoint, signal: AbortSignal) => Promise<ByteStream>;
+/** What went with a connection. */
+export interface Loss {
+  readonly reason: string;
+  readonly calls: readonly CallHeader[];
+  readonly streams: readonly CallHeader[];
+}
 
-export const linkStates = ['opening', 'open', 'closed'] as const;
-export type LinkState = (typeof linkStates)[number];
-
-/** A hypervisor link may carry any call and any event, a secondary one those of its driver. */
-export type LinkRole = 'hypervisor' | 'secondary';
+/** What all links of a client share. */
+export interface LinkSettings {
+  readonly connect: Connect;
+  readonly identity: () => readonly TypedParameter[];
+  readonly openTimeoutSeconds: number;
+  readonly restarts: DaemonRestarts;
+  readonly log: Logger;
+}
 
 /**
- * One client's connection to one daemon. It opens it (log in, CONNECT_OPEN, identity), and from then on relays: frames
- * go to the daemon through `forward`, what the daemon sends goes to the owner.
+ * Being opened for the first time or again, open, away (its daemon is gone and the next call opens it again), or closed for
+ * good.
  */
-export class DaemonLink implements FrameSink, StreamListener {
+export type LinkState = 'opening' | 'open' | 'away' | 'closed';
+
+/**
+ * One client's relation to one driver. It opens a connection to the driver's daemon and relays: frames go to the daemon
+ * through `forward`, what the daemon sends goes to the owner. When the daemon goes away and comes back it is opened again
+ * with all that the client had asked it for: events, and calls under way that only ask.
+ */
+export class DaemonLink implements ConnectionOwner, LinkSituation {
   readonly calls = new CallTable();
-  /** Streams that a call opened, or is about to, and the daemon has not ended. */
-  private readonly streams = new CallTable();
-  private readonly framer = new Framer(this);
-  private readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
-  /** While it is being opened; aborting it ends that. */
-  private attempt: AbortController | null = null;
-  private stream: ByteStream | null = null;
-  private gate: ReadGate | null = null;
-  private box: Outbox | null = null;
-  /** Who sends the parts of a large frame, to the outbox. */
-  private readonly large = {};
-  /** Once the daemon may send descriptors. */
-  private intake: DescriptorIntake | null = null;
+  readonly streams = new CallTable();
+  private readonly registrations = new Registrations();
+  /** Copies of calls that wait until the link is open. */
+  private waiting: Buffer[] = [];
+  private connection: DaemonConnection;
   private current: LinkState = 'opening';
+  /** While a connection is being opened; aborting it ends that. */
+  private attempt: AbortController | null = null;
+  /** Once the link is being opened again: ends the waiting for the daemon. */
+  private leaving: AbortController | null = null;
+  /** Since the daemon went away, until the link is open again. */
+  private restart: Restart | null = null;
+  /** The daemon is waited for; not once it has stayed away for too long. */
+  private isPatient = true;
+  /** Calls that the daemon which went away had not answered and that will be sent again. */
+  private unanswered: TakenCall[] = [];
+  /** Events that came while the daemon was asked for the rest of them again; null at all other times. */
+  private earlyEvents: Buffer[] | null = null;
   /** The large frame arriving is for nobody. */
   private skipping = false;
   private warned = false;
@@ -112,101 +141,101 @@ export class DaemonLink implements FrameSink, StreamListener {
   constructor(
     readonly endpoint: Endpoint,
     readonly role: LinkRole,
+    private readonly opening: OpenArguments,
     private readonly owner: LinkOwner,
-    private readonly log: Logger,
+    private readonly settings: LinkSettings,
     /** Null when nobody wants to know. */
     private readonly meter: DaemonMeter | null = null,
-  ) {}
+  ) {
+    this.connection = new DaemonConnection(this, endpoint);
+  }
 
   get state(): LinkState {
     return this.current;
   }
 
+  get driver(): string {
+    return this.endpoint.driver;
+  }
+
+  get followsDescriptors(): boolean {
+    return this.connection.followsDescriptors;
+  }
+
   /** Bytes the daemon has not taken yet. */
   get queuedBytes(): number {
-    return this.stream?.queuedBytes ?? 0;
+    return this.connection.queuedBytes;
+  }
+
+  /** Calls that the daemon has not answered, those that wait for it included. */
+  get pendingCalls(): number {
+    return this.calls.size + this.unanswered.length + this.waiting.length;
+  }
+
+  /** In the middle of a large frame that the client has had part of. */
+  get midLargeFrame(): boolean {
+    return this.connection.midLargeFrame && !this.skipping;
   }
 
   /**
-   * Connects and opens. Each step waits for the reply of the one before, and no call of the client is forwarded before
-   * the daemon knows for whom. Rejects with an RpcError or a DaemonRefusal; the link is closed then.
+   * Connects and opens. No call of the client is forwarded before the daemon knows for whom. Rejects with an RpcError or a
+   * DaemonRefusal; the link is closed then.
    */
-  async open(
-    connect: Connect,
-    opening: OpenArguments,
-    identity: readonly TypedParameter[],
-    timeoutSeconds: number,
-  ): Promise<void> {
-    const { endpoint } = this;
-    const attempt = new AbortController();
-    this.attempt = attempt;
-    const timer = setTimeout(() => {
-      attempt.abort(new TimeoutError(endpoint, timeoutSeconds));
-    }, timeoutSeconds * 1000);
-    const { signal } = attempt;
-    signal.addEventListener('abort', () => this.conversation.fail(signal.reason as Error));
+  async open(): Promise<void> {
     try {
-      await this.connect(connect, signal);
-      await this.logIn();
-      await this.conversation.ask(procedure.connectOpen, encodeOpenArguments(opening));
-      await this.conversation.ask(procedure.connectSetIdentity, encodeIdentityArguments(identity));
-      this.conversation.throwIfFailed();
-      this.current = 'open';
-      this.meter?.opened();
+      await this.openConnection(Infinity);
+      this.transition('open');
     } catch (error) {
-      this.noteFailure(error);
       this.close();
-      throw isUnreadable(error) ? unreadableError(endpoint) : error;
-    } finally {
-      clearTimeout(timer);
-      this.attempt = null;
+      throw isUnreadable(error) ? unreadableError(this.endpoint) : error;
     }
   }
 
   /** Forwards a whole call frame and remembers it until its reply. */
   forwardCall(bytes: Buffer, start: number, end: number): void {
-    this.remember(bytes, start);
-    this.box?.forward(this.owner, bytes, start, end);
+    this.remember(bytes, start, end, this.meter === null ? 0 : this.meter.now);
+    this.connection.forward(bytes, start, end);
+  }
+
+  /** Keeps a copy of a call frame until the link is open; opens it again if its daemon has gone away. */
+  hold(bytes: Buffer, start: number, end: number): void {
+    this.waiting.push(Buffer.from(bytes.subarray(start, end)));
+    this.openAgain();
+  }
+
+  /** Opens the link again if its daemon has gone away. */
+  openAgain(): void {
+    if (this.current === 'away') void this.reopen(this.isPatient ? this.patience : 0);
+  }
+
+  /** The calls that waited for it, oldest first. */
+  takeWaiting(): Buffer[] {
+    return this.waiting.splice(0);
   }
 
   /** Forwards a whole frame that has no reply. */
   forward(bytes: Buffer, start: number, end: number): void {
-    this.box?.forward(this.owner, bytes, start, end);
+    this.connection.forward(bytes, start, end);
   }
 
   /** Forwards part of a large frame, between `beginLarge()` and `endLarge()`. */
   forwardPart(bytes: Buffer, start: number, end: number): void {
-    this.box?.forward(this.large, bytes, start, end);
+    this.connection.forwardPart(bytes, start, end);
   }
 
   /** Sends the descriptors of the call, a large one or not, that was forwarded last; they belong to the link from now on. */
   sendDescriptors(descriptors: number[], isLarge: boolean): void {
-    if (this.box === null) closeDescriptors(descriptors);
-    else this.box.sendDescriptors(isLarge ? this.large : this.owner, descriptors);
+    this.connection.sendDescriptors(descriptors, isLarge);
   }
 
-  /**
-   * Whether a stream frame, from either side, belongs to a stream that is open here. What a newer libvirt's procedures open
-   * nobody knows: their frames are the hypervisor's, as the calls are.
-   */
+  /** Whether a stream frame of the client belongs to a stream that is open here. */
   carries(bytes: Buffer, start: number): boolean {
-    const programNumber = programOf(bytes, start);
-    const number = procedureOf(bytes, start);
-    if (procedureAt(programNumber, number) === undefined) return this.role === 'hypervisor';
-    return this.streams.has(programNumber, number, serialOf(bytes, start));
+    return this.current === 'open' && carriesStream(bytes, start, this);
   }
 
   /** Remembers a call whose frame is forwarded in parts. */
-  remember(bytes: Buffer, start: number): void {
-    const programNumber = programOf(bytes, start);
-    const number = procedureOf(bytes, start);
-    const serial = serialOf(bytes, start);
-    this.calls.add(programNumber, number, serial, this.meter === null ? 0 : this.meter.now);
-    // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
-    const row = procedureAt(programNumber, number);
-    if (row?.opensStream === true) this.streams.add(programNumber, number, serial, 0);
-    // A procedure of a newer libvirt may be one of these too.
-    if (row === undefined || row.descriptors !== null) this.expectDescriptors();
+  rememberLarge(bytes: Buffer, start: number): void {
+    this.remember(bytes, start, null, this.meter === null ? 0 : this.meter.now);
   }
 
   /**
@@ -214,73 +243,81 @@ export class DaemonLink implements FrameSink, StreamListener {
    * that waited for another daemon and come here because there is none.
    */
   beginLarge(): void {
-    this.box?.claim(this.large);
+    this.connection.beginLarge();
   }
 
   endLarge(): void {
-    this.box?.release();
+    this.connection.endLarge();
   }
 
   /** Sends what was forwarded since the last time. */
   flush(): void {
-    this.box?.flush();
+    this.connection.flush();
   }
 
   /** Stops reading from the daemon for a reason of the owner's. */
-  hold(reason: unknown): void {
-    this.gate?.close(reason);
+  pause(reason: unknown): void {
+    this.connection.hold(reason);
   }
 
-  release(reason: unknown): void {
-    this.gate?.open(reason);
+  resume(reason: unknown): void {
+    this.connection.release(reason);
   }
 
   /** The client can take a large frame again. */
   retry(): void {
-    if (!this.framer.isSuspended) return;
-    try {
-      if (this.framer.resume()) this.release(this.framer);
-    } catch (error) {
-      this.failed(error);
-    }
-    this.owner.turnEnded(this);
+    this.connection.retry();
   }
 
   /** Closes without telling the owner. */
   close(): void {
     if (this.current === 'closed') return;
-    if (this.meter !== null && this.current === 'open') {
-      this.meter.closed();
-      this.meter.lost(this.calls.takeAll());
-    }
-    this.current = 'closed';
-    this.attempt?.abort(new Error('the link was closed'));
-    this.framer.stop();
-    this.intake?.close();
-    this.box?.discard();
-    this.stream?.destroy();
+    const wasOpen = this.current === 'open';
+    this.transition('closed');
+    const calls = this.calls.takeAll();
+    this.meter?.lost([...calls, ...this.unanswered]);
+    if (wasOpen) this.meter?.closed();
+    const reason = new Error('the link was closed');
+    this.attempt?.abort(reason);
+    this.leaving?.abort(reason);
+    this.unanswered = [];
+    this.connection.close();
+  }
+
+  // The connection
+
+  onBytes(): void {
+    this.meter?.tick();
+  }
+
+  onTurnEnded(): void {
+    this.owner.turnEnded(this);
+  }
+
+  onDrained(): void {
+    this.owner.drained(this);
   }
 
   frame(bytes: Buffer, start: number, length: number): void {
     if (this.current !== 'open') {
-      this.conversation.frame(bytes, start, length);
+      this.frameOfOpening(bytes, start, length);
       return;
     }
-    if (!this.admit(bytes, start)) return;
-    const descriptors = this.intake?.take() ?? null;
+    if (!this.admit(bytes, start, length)) return;
+    const descriptors = this.connection.takeDescriptors();
     const end = start + length;
     if (descriptors === null) this.owner.fromDaemon(this, bytes, start, end);
     else this.owner.replyWithDescriptors(this, bytes, start, end, descriptors);
   }
 
-  largeFrame(bytes: Buffer, start: number): boolean {
+  largeFrame(bytes: Buffer, start: number, length: number): boolean {
     const wasOpen = this.current === 'open';
     if (wasOpen && !this.owner.claimClient(this)) {
-      this.hold(this.framer);
+      this.connection.suspend();
       return false;
     }
     // What is not admitted may end the link.
-    this.skipping = !wasOpen || !this.admit(bytes, start);
+    this.skipping = !wasOpen || !this.admit(bytes, start, length);
     if (this.skipping && wasOpen) this.owner.releaseClient(this);
     return true;
   }
@@ -289,55 +326,182 @@ export class DaemonLink implements FrameSink, StreamListener {
     if (this.skipping) return;
     this.owner.fromDaemon(this, bytes, start, end);
     if (!last) return;
-    const descriptors = this.intake?.take() ?? null;
+    const descriptors = this.connection.takeDescriptors();
     if (descriptors !== null) this.owner.largeReplyDescriptors(this, descriptors);
     this.owner.releaseClient(this);
   }
 
-  bytes(buffer: Buffer, length: number): void {
-    this.meter?.tick();
-    try {
-      this.framer.push(buffer, length);
-    } catch (error) {
-      this.failed(error);
+  onEnd(connection: DaemonConnection, error: Error | null): void {
+    // What is being opened tells whoever opens it.
+    if (connection !== this.connection || this.current !== 'open') return;
+    const reason = endReason(error);
+    const { endpoint, meter } = this;
+    if (isBreach(error)) {
+      const { daemon, path } = endpoint;
+      this.settings.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
     }
+    // What the owner forwards now is of this moment.
+    meter?.tick();
+    meter?.failed('lost');
+    meter?.closed();
+    // One that breaks the rules would do so again.
+    const isRestartable =
+      !isBreach(error) && this.patience > 0 && !this.registrations.areIncomplete;
+    this.sortCalls(reason, isRestartable);
+  }
+
+  /** Sorts the calls under way into those that will be sent again and those that end with an error. */
+  private sortCalls(reason: string, isRestartable: boolean): void {
+    const { meter, streams } = this;
+    const calls = this.calls.takeAll();
+    const lost = isRestartable ? calls.filter(({ frame }) => frame === null) : calls;
+    meter?.lost(lost);
+    // A stream whose call has no reply yet ends with that call.
+    for (const { program, procedure, serial } of lost) streams.take(program, procedure, serial);
+    const loss: Loss = { reason, calls: lost, streams: streams.takeAll() };
+    const { midLargeFrame } = this;
+    if (!isRestartable || midLargeFrame) {
+      this.transition('closed');
+      this.connection.close();
+      this.owner.lost(this, loss);
+      return;
+    }
+    this.registrations.onLost();
+    this.unanswered = calls.filter(({ frame }) => frame !== null);
+    this.isPatient = true;
+    this.restart = this.settings.restarts.onLost(this.endpoint, reason);
+    this.settings.restarts.onCalls(this.restart, { failed: lost.length });
+    this.transition('away');
+    this.connection.close();
+    this.owner.lost(this, loss);
+    if (this.unanswered.length > 0 || !this.registrations.isEmpty) this.openAgain();
+  }
+
+  // Opening it again
+
+  private get patience(): number {
+    return this.settings.restarts.settings.patience;
+  }
+
+  /** `patience` in milliseconds: how long a daemon that cannot be reached is waited for; 0: it is tried once. */
+  private async reopen(patience: number): Promise<void> {
+    const { restart } = this;
+    const { restarts } = this.settings;
+    if (restart === null) return;
+    this.transition('opening');
+    restarts.onReopening(restart);
+    let failure: unknown = null;
+    try {
+      await this.reachAgain(patience);
+    } catch (error) {
+      failure = error;
+    }
+    if (this.isClosed) {
+      restarts.onSettled(restart, 'left');
+      return;
+    }
+    if (failure === null) this.resumeWork(restart);
+    else this.giveUp(restart, isUnreadable(failure) ? unreadableError(this.endpoint) : failure);
+    restarts.onSettled(restart, failure === null ? 'back' : 'away');
+  }
+
+  /** Tries while the daemon only is not there yet, for that many milliseconds. Rejects at once when the link is closed. */
+  private async reachAgain(patience: number): Promise<void> {
+    const deadline = performance.now() + patience;
+    const leaving = new AbortController();
+    this.leaving = leaving;
+    const { signal } = leaving;
+    if (!this.isUrgent) await pause(Math.random() * spread, undefined, { signal });
+    for (let wait = shortestPause; ; wait = Math.min(2 * wait, longestPause)) {
+      const leave = await this.settings.restarts.enter(this.isUrgent, signal);
+      try {
+        this.connection = new DaemonConnection(this, this.endpoint);
+        await this.openConnection(patience === 0 ? Infinity : deadline - performance.now());
+        await this.registerAgain();
+        return;
+      } catch (error) {
+        this.connection.close();
+        if (this.isClosed || !isPassing(error) || performance.now() >= deadline) throw error;
+      } finally {
+        leave();
+      }
+      const moment = Math.min(wait * (0.5 + Math.random() / 2), deadline - performance.now());
+      await pause(moment, undefined, { signal });
+    }
+  }
+
+  private get isClosed(): boolean {
+    return this.current === 'closed';
+  }
+
+  private get isUrgent(): boolean {
+    return this.unanswered.length + this.waiting.length > 0;
+  }
+
+  /** Asks the new daemon for the events that the old one was asked for. One that it does not take lapses. */
+  private async registerAgain(): Promise<void> {
+    this.earlyEvents = [];
+    const { conversation } = this.connection;
+    for (const registration of this.registrations.all) {
+      const { row, payload } = registration;
+      try {
+        const reply = await conversation.ask(row.number, payload, row.program);
+        if (row.carriesCallback && reply.length >= 4) registration.daemonId = reply.readInt32BE(0);
+      } catch (error) {
+        if (!(error instanceof DaemonRefusal)) throw error;
+      }
+    }
+    conversation.throwIfFailed();
+  }
+
+  private resumeWork(restart: Restart): void {
+    this.restart = null;
+    this.transition('open');
+    const unanswered = this.unanswered.splice(0);
+    for (const { frame, time, repeats } of unanswered) {
+      if (frame === null) continue;
+      this.remember(frame, 0, frame.length, time, repeats + 1);
+      this.connection.forward(frame, 0, frame.length);
+    }
+    this.settings.restarts.onCalls(restart, { repeated: unanswered.length });
+    const events = this.earlyEvents ?? [];
+    this.earlyEvents = null;
+    for (const event of events) this.frame(event, 0, event.length);
+    this.owner.reopened(this);
     this.owner.turnEnded(this);
   }
 
-  drained(): void {
-    this.owner.drained(this);
+  private giveUp(restart: Restart, error: unknown): void {
+    this.earlyEvents = null;
+    this.isPatient = false;
+    const repeated = this.unanswered.splice(0);
+    this.settings.restarts.onCalls(restart, { failed: repeated.length + this.waiting.length });
+    this.meter?.lost(repeated);
+    this.transition('away');
+    this.owner.stayedAway(this, error, repeated);
   }
 
-  closed(error: Error | null): void {
-    const reason = error === null ? 'End of file while reading data' : systemErrorText(error);
-    const wasOpen = this.current === 'open';
-    this.conversation.fail(new LostError(this.endpoint, reason));
-    if (this.current === 'closed') return;
-    const calls = this.calls.takeAll();
-    this.close();
-    if (!wasOpen) return;
-    this.noteLoss(calls);
-    // A stream whose call has no reply yet ends with that call.
-    for (const call of calls) this.streams.take(call.program, call.procedure, call.serial);
-    this.owner.lost(this, reason, calls, this.streams.takeAll());
-  }
-
-  /** In the middle of a large frame that the client has had part of. */
-  get midLargeFrame(): boolean {
-    return this.framer.midLargeFrame && !this.skipping;
-  }
-
-  private async connect(connect: Connect, signal: AbortSignal): Promise<void> {
-    const { daemon, path } = this.endpoint;
+  /** Rejects with TimeoutError after open_timeout, or `most` milliseconds, besides what the connection's `open` rejects with. */
+  private async openConnection(most: number): Promise<void> {
+    const { endpoint, opening, connection } = this;
+    const { connect, identity, openTimeoutSeconds } = this.settings;
+    const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestPause);
+    const attempt = new AbortController();
+    this.attempt = attempt;
+    const timer = setTimeout(
+      () => attempt.abort(new TimeoutError(endpoint, milliseconds / 1000)),
+      milliseconds,
+    );
     try {
-      this.stream = await connect(this.endpoint, signal);
+      const what = { connect, endpoint, open: opening, identity: identity() };
+      await connection.open(what, attempt.signal);
     } catch (error) {
-      if (signal.aborted) throw signal.reason as Error;
-      throw new ConnectError(daemon, path, error as NodeJS.ErrnoException);
+      this.noteFailure(error);
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      this.attempt = null;
     }
-    this.gate = new ReadGate(this.stream);
-    this.box = new Outbox(this.stream);
-    this.stream.listen(this);
   }
 
   private noteFailure(error: unknown): void {
@@ -347,82 +511,107 @@ export class DaemonLink implements FrameSink, StreamListener {
     if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
-  private noteLoss(calls: readonly CallHeader[]): void {
-    // What the owner forwards now is of this moment.
-    this.meter?.tick();
-    this.meter?.failed('lost');
-    this.meter?.lost(calls);
+  /** The only place that changes the state. */
+  private transition(to: LinkState): void {
+    const { log } = this.settings;
+    if (log.debugging) log.debug(`link to ${this.endpoint.daemon}: ${this.current} -> ${to}`);
+    this.current = to;
+    if (to === 'open') this.meter?.opened();
   }
 
-  private async logIn(): Promise<void> {
-    const types = readAuthList(await this.conversation.ask(procedure.authList));
-    if (types.includes(authType.none) || types.length === 0) return;
-    if (types.includes(authType.polkit)) {
-      await this.conversation.ask(procedure.authPolkit);
-      return;
-    }
-    const { daemon, path } = this.endpoint;
-    throw new RpcError(
-      errorCode.authenticationFailed,
-      errorDomain.rpc,
-      `${daemon} at '${path}' asks for SASL on its own socket; set its auth_unix_rw and auth_unix_ro to "none" or "polkit"`,
-    );
-  }
+  // Frames
 
-  /** Decides whether a frame of the daemon goes to the client, and keeps account of calls and streams. */
-  private admit(bytes: Buffer, start: number): boolean {
-    const type = typeOf(bytes, start);
+  /** `end` is null for a large call, whose frame is not here; `repeats` is how often it was sent before. */
+  private remember(
+    bytes: Buffer,
+    start: number,
+    end: number | null,
+    time: number,
+    repeats = 0,
+  ): void {
     const programNumber = programOf(bytes, start);
     const number = procedureOf(bytes, start);
     const serial = serialOf(bytes, start);
-    if (versionOf(bytes, start) !== programVersion) {
-      return this.refuse('a frame of an unknown version', programNumber, number);
+    this.calls.add(programNumber, number, serial, time);
+    const row = procedureAt(programNumber, number);
+    // A procedure of a newer libvirt may be one with descriptors too.
+    if (row === undefined) {
+      this.connection.expectDescriptors();
+      return;
     }
-    switch (type) {
-      case messageType.reply:
-      case messageType.replyWithFds: {
-        if (type === messageType.replyWithFds && this.intake === null) {
-          return this.refuseDescriptors(programNumber, number);
-        }
-        const startedAt = this.calls.take(programNumber, number, serial);
-        if (startedAt === absent) {
-          return this.refuse('a reply to no call', programNumber, number);
-        }
-        const succeeded = statusOf(bytes, start) === status.ok;
-        this.meter?.answered(programNumber, number, startedAt, succeeded);
-        if (!succeeded) this.streams.take(programNumber, number, serial);
-        this.owner.answered(this, bytes, start);
-        return true;
-      }
-      case messageType.stream:
-      case messageType.streamHole:
-        if (!this.carries(bytes, start)) {
-          return this.refuse('a frame of no stream', programNumber, number);
-        }
-        if (type === messageType.stream && statusOf(bytes, start) !== status.continue) {
-          this.streams.take(programNumber, number, serial);
-        }
-        return true;
-      case messageType.message:
-        return this.admitMessage(programNumber, number);
-      default:
-        return this.refuse(`a frame of type ${type}`, programNumber, number);
+    // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
+    if (row.opensStream) this.streams.add(programNumber, number, serial, 0);
+    if (row.descriptors !== null) this.connection.expectDescriptors();
+    if (end === null || this.patience === 0) return;
+    if (!row.changesState && !row.opensStream && row.descriptors === null) {
+      if (repeats < maxRepeats) this.calls.keep(bytes, start, end, repeats);
+    }
+    if (row.registration !== null) this.registrations.onCall(row, bytes, start, end);
+  }
+
+  /** What comes while the link is being opened: answers to the proxy's own calls, and events that were asked for again. */
+  private frameOfOpening(bytes: Buffer, start: number, length: number): void {
+    const isEvent =
+      typeOf(bytes, start) === messageType.message && isForwardedProgram(programOf(bytes, start));
+    if (this.earlyEvents === null || !isEvent) {
+      this.connection.conversation.frame(bytes, start, length);
+      return;
+    }
+    this.earlyEvents.push(Buffer.from(bytes.subarray(start, start + length)));
+    const size = this.earlyEvents.reduce((sum, event) => sum + event.length, 0);
+    if (size > maxEarlyEvents) {
+      this.connection.conversation.fail(new Error('too many events came while it was opened'));
     }
   }
 
-  private admitMessage(programNumber: number, number: number): boolean {
-    if (programNumber === program.keepalive) {
-      if (number === keepalive.ping) this.answerPing();
-      return false;
+  /** Whether a frame of the daemon goes to the client; keeps account of calls, streams and registrations. */
+  private admit(bytes: Buffer, start: number, length: number): boolean {
+    const verdict = judgeDaemonFrame(bytes, start, this);
+    switch (verdict.fate) {
+      case 'reply':
+        this.onReply(bytes, start, length);
+        return true;
+      case 'event':
+        this.registrations.onEvent(bytes, start, length);
+        return true;
+      case 'stream':
+        return true;
+      case 'end':
+        this.streams.take(
+          programOf(bytes, start),
+          procedureOf(bytes, start),
+          serialOf(bytes, start),
+        );
+        return true;
+      case 'ping':
+        this.answerPing();
+        return false;
+      case 'refuse':
+        this.complain(verdict.what, bytes, start);
+        return false;
+      case 'break':
+        this.breakOff(bytes, start);
+        return false;
+      case 'drop':
+        return false;
     }
-    const event = procedureAt(programNumber, number);
-    if (event?.isEvent === false || !isForwardedProgram(programNumber)) {
-      return this.refuse('an event that is none', programNumber, number);
+  }
+
+  private onReply(bytes: Buffer, start: number, length: number): void {
+    const programNumber = programOf(bytes, start);
+    const number = procedureOf(bytes, start);
+    const serial = serialOf(bytes, start);
+    const succeeded = statusOf(bytes, start) === status.ok;
+    const startedAt = this.calls.take(programNumber, number, serial);
+    this.meter?.answered(programNumber, number, startedAt, succeeded);
+    const row = procedureAt(programNumber, number);
+    if (row !== undefined) {
+      if (!succeeded && row.opensStream) this.streams.take(programNumber, number, serial);
+      if (row.registration !== null && this.patience > 0) {
+        this.registrations.onReply(row, bytes, start, length, succeeded);
+      }
     }
-    if (this.role === 'secondary' && event !== undefined && event.route !== this.endpoint.driver) {
-      return this.refuse("another driver's event", programNumber, number);
-    }
-    return true;
+    this.owner.answered(this, bytes, start);
   }
 
   /**
@@ -431,38 +620,29 @@ export class DaemonLink implements FrameSink, StreamListener {
    * the same connection is stuck.
    */
   private answerPing(): void {
-    const waiting = this.queuedBytes + (this.box?.deferredBytes ?? 0);
-    if (waiting <= daemonHighWater) this.box?.send(this, encodeKeepalive(keepalive.pong));
+    const { connection } = this;
+    if (connection.waitingBytes <= daemonHighWater)
+      connection.send(encodeKeepalive(keepalive.pong));
+  }
+
+  private complain(what: string, bytes: Buffer, start: number): void {
+    const { daemon, path } = this.endpoint;
+    const { log } = this.settings;
+    const name = procedureName(programOf(bytes, start), procedureOf(bytes, start));
+    const line = `${daemon} at '${path}' sent ${what} (${name}): dropped`;
+    if (this.warned) log.debug(line);
+    else log.warning(line);
+    this.warned = true;
   }
 
   /** Its descriptors are lost, and the bytes they came with are not told from frames. */
-  private refuseDescriptors(programNumber: number, number: number): false {
-    const name = procedureName(programNumber, number);
-    this.failed(new DescriptorError(`sent descriptors that a reply to ${name} does not have`));
-    return false;
-  }
-
-  private refuse(what: string, programNumber: number, number: number): false {
-    const { daemon, path } = this.endpoint;
-    const line = `${daemon} at '${path}' sent ${what} (${procedureName(programNumber, number)}): dropped`;
-    if (this.warned) this.log.debug(line);
-    else this.log.warning(line);
-    this.warned = true;
-    return false;
-  }
-
-  /** A broken rule of the wire ends the connection; anything else is a fault of ours. */
-  private failed(error: unknown): void {
-    if (!(error instanceof FrameLengthError) && !(error instanceof DescriptorError)) throw error;
-    const { daemon, path } = this.endpoint;
-    this.log.error(`${daemon} at '${path}' ${error.message}: connection closed`);
-    this.closed(error);
-  }
-
-  private expectDescriptors(): void {
-    const passage = this.stream?.passage ?? null;
-    if (this.intake !== null || passage === null) return;
-    this.intake = new DescriptorIntake(messageType.replyWithFds, this.framer, this);
-    passage.receive(this.intake);
+  private breakOff(bytes: Buffer, start: number): void {
+    const name = procedureName(programOf(bytes, start), procedureOf(bytes, start));
+    const what = `sent descriptors that a reply to ${name} does not have`;
+    this.connection.closed(new DescriptorError(what));
   }
 }
+
+/** Whether a connection ended because the daemon broke the rules of the wire. */
+const isBreach = (error: Error | null): error is FrameLengthError | DescriptorError =>
+  error instanceof FrameLengthError || error instanceof DescriptorError;

@@ -1,5 +1,3 @@
-import type { TypedParameter } from '../../rpc/typed-parameters.js';
-import type { Logger } from '../../logging/logger.js';
 import { closeDescriptors } from '../../native/descriptors.js';
 import {
   callOf,
@@ -12,25 +10,26 @@ import {
   typeOf,
   type CallHeader,
 } from '../../rpc/frame.js';
-import { procedureAt, procedureName, type SecondaryDriver } from '../../rpc/procedures.js';
+import { changesState, procedureAt, procedureName } from '../../rpc/procedures.js';
 import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../../rpc/rpc-error.js';
-import { openReadOnly, procedure, type OpenArguments } from '../../rpc/session-messages.js';
+import { procedure, type OpenArguments } from '../../rpc/session-messages.js';
 import type { Outbox } from '../../transport/outbox.js';
-import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
-import type { CallAudit } from '../reports/call-audit.js';
-import { CallDescriptors } from './call-descriptors.js';
-import type { CallMeter } from '../reports/call-meter.js';
+import type { ReadGate } from '../../transport/read-gate.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
-import { ConnectError, explain, LostError } from '../daemon/errors.js';
+import { explain, failureOf, LostError } from '../daemon/errors.js';
 import {
   daemonHighWater,
-  DaemonLink,
-  type Connect,
+  type DaemonLink,
   type LinkOwner,
-  type LinkRole,
+  type LinkSettings,
+  type Loss,
 } from '../daemon/link.js';
+import type { CallAudit } from '../reports/call-audit.js';
+import type { CallMeter } from '../reports/call-meter.js';
+import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
+import { CallDescriptors } from './call-descriptors.js';
+import { DaemonSet } from './daemon-set.js';
 import { HeldCalls } from './held-calls.js';
-import type { ReadGate } from '../../transport/read-gate.js';
 import { RelayTotals } from './relay-totals.js';
 
 /** Bytes the client may be behind before its daemons are no longer read. */
@@ -46,21 +45,19 @@ export interface RelayClient {
   close(reason: string): void;
 }
 
-export interface RelaySettings {
+export interface RelaySettings extends LinkSettings {
   readonly daemons: DaemonDirectory;
-  readonly connect: Connect;
   readonly maxCalls: number;
-  readonly openTimeoutSeconds: number;
-  readonly identity: () => readonly TypedParameter[];
   readonly audit: CallAudit;
   /** Null when nobody wants to know. */
   readonly meter: CallMeter | null;
 }
 
-/** A secondary daemon that is being opened, with the calls that wait for it. */
-interface Opening {
+/** A large call of the client that waits, with all behind it, because its link is being opened. */
+interface WaitingLarge {
   readonly link: DaemonLink;
-  readonly waiting: Buffer[];
+  /** Why its daemon could not be opened, once that is known. */
+  failure: unknown;
 }
 
 /**
@@ -69,46 +66,31 @@ interface Opening {
  */
 export class Relay implements LinkOwner {
   readonly totals = new RelayTotals();
-  private hypervisor: DaemonLink | null = null;
-  /** The hypervisor's link from its first step on. */
-  private opening: DaemonLink | null = null;
-  private readonly secondaries = new Map<SecondaryDriver, DaemonLink>();
-  /** The hypervisor's and the secondaries' once they are open. */
-  private links: readonly DaemonLink[] = [];
-  private readonly openings = new Map<SecondaryDriver, Opening>();
-  /** Drivers without a daemon of their own here: the hypervisor's serves them. */
-  private readonly absent = new Set<SecondaryDriver>();
-  /** Drivers whose daemon was asked for events. */
+  private readonly links: DaemonSet;
+  /** Daemons' drivers that were asked for events. */
   private readonly eventDrivers = new Set<string>();
   private readonly held: HeldCalls;
   private readonly descriptors: CallDescriptors;
-  private inFlight = 0;
-  private flags = 0;
+  private isOpen = false;
   private closeCallback = false;
-  private closed = false;
-  /** While calls that waited for it get to know: a large one must not begin the next attempt. */
-  private failedOpening: { readonly route: SecondaryDriver; readonly failure: unknown } | null =
-    null;
+  private waitingLarge: WaitingLarge | null = null;
   /** Where the large call or stream frame that is arriving goes; null when it is skipped. */
   private largeTarget: DaemonLink | null = null;
 
   constructor(
     private readonly client: RelayClient,
     private readonly settings: RelaySettings,
-    private readonly log: Logger,
   ) {
     this.held = new HeldCalls(client.gate);
     this.descriptors = new CallDescriptors(client.gate);
+    this.links = new DaemonSet(settings, this);
   }
 
   /** Opens the hypervisor's daemon. Rejects with RpcError or DaemonRefusal. */
   async open(endpoint: Endpoint, opening: OpenArguments): Promise<void> {
-    // The client may have left while it was found out which daemon that is.
-    if (this.closed) throw socketClosed;
-    this.flags = opening.flags;
-    this.opening = this.linkTo(endpoint, 'hypervisor');
-    this.hypervisor = await this.openLink(this.opening, opening);
-    this.links = [this.hypervisor];
+    await this.links.open(endpoint, opening);
+    this.totals.daemons.add(endpoint.daemon);
+    this.isOpen = true;
   }
 
   /** Answers the calls that waited for an opening that failed. */
@@ -136,7 +118,7 @@ export class Relay implements LinkOwner {
    * dropped, as daemons do, since the stream may just have ended.
    */
   streamFrame(bytes: Buffer, start: number, end: number): void {
-    const link = this.linkOf(bytes, start);
+    const link = this.links.known(bytes, start);
     if (link?.carries(bytes, start) === true) link.forward(bytes, start, end);
   }
 
@@ -144,18 +126,22 @@ export class Relay implements LinkOwner {
   largeFrame(bytes: Buffer, start: number): boolean {
     const type = typeOf(bytes, start);
     if (type === messageType.stream || type === messageType.streamHole) {
-      const link = this.linkOf(bytes, start);
+      const link = this.links.known(bytes, start);
       this.largeTarget = link?.carries(bytes, start) === true ? link : null;
       this.largeTarget?.beginLarge();
       return true;
     }
-    if (this.mustWait) return false;
-    const route = this.routeOf(bytes, start);
-    const failed = this.failedOpening?.route === route ? this.failedOpening : null;
-    const link = failed === null ? this.linkFor(route) : null;
-    if (link?.state === 'opening') return false;
+    const failed = this.waitingLarge?.failure ?? null;
+    if (failed === null && this.mustWait) return false;
+    this.waitingLarge = null;
+    const link = failed === null ? this.links.find(bytes, start) : null;
+    if (link?.state === 'opening' || link?.state === 'away') {
+      this.waitingLarge = { link, failure: null };
+      link.openAgain();
+      return false;
+    }
     this.largeTarget = link?.state === 'open' ? link : null;
-    this.beginLargeCall(bytes, start, failed?.failure ?? socketClosed);
+    this.beginLargeCall(bytes, start, failed ?? socketClosed);
     this.largeTarget?.beginLarge();
     return true;
   }
@@ -179,7 +165,7 @@ export class Relay implements LinkOwner {
 
   /** A chunk from the client has been dealt with. */
   clientTurnEnded(): void {
-    for (const link of this.links) {
+    for (const link of this.links.all) {
       link.flush();
       if (link.queuedBytes > daemonHighWater) this.client.gate.close(link);
     }
@@ -187,39 +173,37 @@ export class Relay implements LinkOwner {
 
   /** The client has taken all that was queued for it. */
   clientDrained(): void {
-    for (const link of this.links) link.release(clientHighWater);
+    for (const link of this.links.all) link.resume(clientHighWater);
   }
 
   /** The client can be sent frames of other daemons again. */
   clientReleased(): void {
-    for (const link of this.links) {
-      link.release(this.client);
+    for (const link of this.links.all) {
+      link.resume(this.client);
       link.retry();
     }
   }
 
   /** Forwards calls that were held back, as far as the limit allows now. */
   pump(): void {
-    while (
-      this.hypervisor !== null &&
-      this.inFlight < this.settings.maxCalls &&
-      !this.held.isEmpty
-    ) {
+    while (this.isOpen && this.hasRoom && !this.held.isEmpty) {
       const frame = this.held.next();
       this.dispatch(frame, 0, frame.length);
     }
-    for (const link of this.links) link.flush();
-    if (!this.mustWait) this.client.retryLarge();
+    for (const link of this.links.all) link.flush();
+    if (!this.mustWait || (this.waitingLarge?.failure ?? null) !== null) this.client.retryLarge();
   }
 
-  /** Calls that were forwarded and not answered yet. */
+  /** Calls that daemons were given, or are to be given once they are open, and that are not answered yet. */
   get pendingCalls(): number {
-    return this.inFlight;
+    let count = 0;
+    for (const link of this.links.all) count += link.pendingCalls;
+    return count;
   }
 
   /** Whether a secondary daemon has been told for whom it works. */
   get hasSecondaries(): boolean {
-    return this.secondaries.size + this.openings.size > 0;
+    return this.links.hasSecondaries;
   }
 
   /** Calls that wait for their turn. */
@@ -228,11 +212,8 @@ export class Relay implements LinkOwner {
   }
 
   close(): void {
-    this.closed = true;
     this.settings.audit.close();
-    this.opening?.close();
-    for (const link of this.links) link.close();
-    for (const { link } of this.openings.values()) link.close();
+    this.links.close();
     this.held.clear();
     this.descriptors.clear();
   }
@@ -278,11 +259,10 @@ export class Relay implements LinkOwner {
   }
 
   answered(link: DaemonLink, reply: Buffer, start: number): void {
-    this.inFlight--;
     const succeeded = statusOf(reply, start) === status.ok;
     const { audit } = this.settings;
     if (audit.isFollowing) audit.ended(callOf(reply, start), succeeded ? 'ok' : 'error');
-    if (this.log.debugging) {
+    if (this.settings.log.debugging) {
       const what = `${succeeded ? 'reply' : 'error'} from ${link.endpoint.daemon}`;
       this.logCall(callOf(reply, start), what);
     }
@@ -305,8 +285,8 @@ export class Relay implements LinkOwner {
     outbox.flush();
     // One that is being opened sends the client nothing, and nobody would release it.
     if (link.state !== 'open') return;
-    if (outbox.queuedBytes > clientHighWater) link.hold(clientHighWater);
-    if (outbox.isBlockedFor(link)) link.hold(this.client);
+    if (outbox.queuedBytes > clientHighWater) link.pause(clientHighWater);
+    if (outbox.isBlockedFor(link)) link.pause(this.client);
   }
 
   drained(link: DaemonLink): void {
@@ -314,61 +294,108 @@ export class Relay implements LinkOwner {
   }
 
   /**
-   * A daemon went away: its calls and streams end with an error that names it, and a client that asked to be told of
-   * its connection's end is told if it lost the hypervisor or events it had asked for. Its other daemons go on; a
-   * secondary one is opened again by the next call that needs it.
+   * A daemon went away: calls and streams that cannot go on end with an error that names it, and a client that asked to be
+   * told of its connection's end is told if it lost the hypervisor or events it had asked for. Its other daemons go on.
    */
-  lost(link: DaemonLink, reason: string, calls: CallHeader[], streams: CallHeader[]): void {
-    const { daemon, path, driver } = link.endpoint;
+  lost(link: DaemonLink, { reason, calls, streams }: Loss): void {
+    const { endpoint, state } = link;
+    const { daemon, path, driver } = endpoint;
     const { id } = this.client;
-    this.log.warning(
-      `client ${id}: lost connection to ${daemon} at '${path}': ${reason}; its own log may say why`,
-    );
+    const line = `client ${id}: lost connection to ${daemon} at '${path}': ${reason}; its own log may say why`;
+    // Links that will be opened again have one line for all of them.
+    if (state === 'closed') this.settings.log.warning(line);
+    else this.settings.log.debug(line);
     if (link.midLargeFrame) {
       this.client.close(`${daemon} went away in the middle of a frame`);
       return;
     }
-    const error = new LostError(link.endpoint, reason);
-    for (const call of calls) {
-      this.settings.audit.ended(call, 'lost');
-      this.send(encodeErrorReply(call, error));
-    }
+    if (this.largeTarget === link) this.largeTarget = null;
+    for (const call of calls) this.failLost(call, link, reason);
+    const error = new LostError(endpoint, reason);
     for (const stream of streams) this.send(encodeStreamAbort(stream, error));
-    this.inFlight -= calls.length;
-    this.totals.errors += calls.length;
-    if (link.role === 'secondary') {
-      this.secondaries.delete(driver as SecondaryDriver);
-      this.links = this.links.filter((other) => other !== link);
-    }
     if (this.closeCallback && (link.role === 'hypervisor' || this.eventDrivers.has(driver))) {
       this.send(connectionClosedEvent);
     }
-    this.eventDrivers.delete(driver);
+    if (state === 'closed') {
+      this.links.forget(link);
+      this.eventDrivers.delete(driver);
+    }
     this.client.gate.open(link);
     this.pump();
   }
 
+  reopened(link: DaemonLink): void {
+    for (const frame of link.takeWaiting()) this.dispatch(frame, 0, frame.length);
+    link.flush();
+  }
+
+  /** Those that had been forwarded fail as at a loss, those that waited as they would without it. */
+  stayedAway(link: DaemonLink, error: unknown, repeated: readonly CallHeader[]): void {
+    const reason = explain(error);
+    for (const call of repeated) this.failLost(call, link, reason);
+    this.failWaiting(link, link.role === 'hypervisor' && !isRefusal(error) ? socketClosed : error);
+    this.client.gate.open(link);
+    this.pump();
+  }
+
+  /** A secondary daemon was opened at first use: what waited for it goes there. */
+  opened(link: DaemonLink): void {
+    this.totals.daemons.add(link.endpoint.daemon);
+    this.reopened(link);
+    this.pump();
+  }
+
+  /** It could not be opened; null: there is none, and what waited for it goes to the hypervisor's. */
+  failedToOpen(link: DaemonLink, error: unknown): void {
+    if (error !== null) {
+      const { id } = this.client;
+      const { daemon } = link.endpoint;
+      this.settings.log.warning(`client ${id}: cannot open ${daemon}: ${explain(error)}`);
+      this.failWaiting(link, error);
+    } else {
+      this.reopened(link);
+    }
+    this.pump();
+  }
+
+  private failWaiting(link: DaemonLink, error: unknown): void {
+    if (this.waitingLarge?.link === link) this.waitingLarge.failure = error;
+    for (const frame of link.takeWaiting()) this.fail(frame, 0, error);
+  }
+
+  private failLost(call: CallHeader, { endpoint, state }: DaemonLink, reason: string): void {
+    this.settings.audit.ended(call, 'lost');
+    this.totals.errors++;
+    // A client whose calls are sent again elsewhere is told why this one was not.
+    const isUnsure = state !== 'closed' && changesState(call.program, call.procedure);
+    this.send(encodeErrorReply(call, new LostError(endpoint, reason, isUnsure)));
+  }
+
+  private get hasRoom(): boolean {
+    return this.pendingCalls < this.settings.maxCalls;
+  }
+
   private get mustWait(): boolean {
-    return (
-      this.hypervisor === null || !this.held.isEmpty || this.inFlight >= this.settings.maxCalls
-    );
+    return !this.isOpen || !this.held.isEmpty || !this.hasRoom;
   }
 
   private dispatch(bytes: Buffer, start: number, end: number): void {
-    const route = this.routeOf(bytes, start);
-    const link = this.linkFor(route);
-    if (link?.state === 'open') {
-      this.inFlight++;
-      this.noteBegin(bytes, start, link);
-      link.forwardCall(bytes, start, end);
-      if (!this.descriptors.isEmpty) {
-        link.sendDescriptors(this.takeDescriptors(bytes, start), false);
-      }
-    } else if (link?.state === 'opening' && route !== 'hypervisor') {
-      this.inFlight++;
-      this.openings.get(route)?.waiting.push(Buffer.from(bytes.subarray(start, end)));
-    } else {
-      this.fail(bytes, start, socketClosed);
+    const link = this.links.find(bytes, start);
+    switch (link.state) {
+      case 'open':
+        this.noteBegin(bytes, start, link);
+        link.forwardCall(bytes, start, end);
+        if (!this.descriptors.isEmpty) {
+          link.sendDescriptors(this.takeDescriptors(bytes, start), false);
+        }
+        break;
+      case 'opening':
+      case 'away':
+        link.hold(bytes, start, end);
+        break;
+      case 'closed':
+        this.fail(bytes, start, socketClosed);
+        break;
     }
   }
 
@@ -378,9 +405,8 @@ export class Relay implements LinkOwner {
     if (this.largeTarget === null) {
       this.fail(bytes, start, failure);
     } else {
-      this.inFlight++;
       this.noteBegin(bytes, start, this.largeTarget);
-      this.largeTarget.remember(bytes, start);
+      this.largeTarget.rememberLarge(bytes, start);
     }
   }
 
@@ -388,90 +414,12 @@ export class Relay implements LinkOwner {
   private noteBegin(bytes: Buffer, start: number, { endpoint }: DaemonLink): void {
     const { audit } = this.settings;
     if (audit.isOn) audit.began(bytes, start, endpoint.daemon);
-    if (this.log.debugging) this.logCall(callOf(bytes, start), `to ${endpoint.daemon}`);
+    if (this.settings.log.debugging) this.logCall(callOf(bytes, start), `to ${endpoint.daemon}`);
   }
 
   private logCall({ program, procedure, serial }: CallHeader, what: string): void {
     const name = procedureName(program, procedure);
-    this.log.debug(`client ${this.client.id}: ${name}, serial ${serial}: ${what}`);
-  }
-
-  private routeOf(bytes: Buffer, start: number): SecondaryDriver | 'hypervisor' {
-    const route = procedureAt(programOf(bytes, start), procedureOf(bytes, start))?.route;
-    return route === undefined || route === 'session' || this.isAbsent(route)
-      ? 'hypervisor'
-      : route;
-  }
-
-  private isAbsent(route: SecondaryDriver | 'hypervisor'): boolean {
-    return route !== 'hypervisor' && this.absent.has(route);
-  }
-
-  /** The link that serves a route; for a secondary driver used for the first time, one that is being opened. */
-  private linkFor(route: SecondaryDriver | 'hypervisor'): DaemonLink | null {
-    if (route === 'hypervisor') return this.hypervisor;
-    const known = this.secondaries.get(route) ?? this.openings.get(route)?.link;
-    if (known !== undefined) return known;
-    const { daemons } = this.settings;
-    const driver = this.hypervisor?.endpoint.driver ?? '';
-    const endpoint = daemons.secondary(driver, route, (this.flags & openReadOnly) !== 0);
-    if (endpoint === null) {
-      this.absent.add(route);
-      return this.hypervisor;
-    }
-    const link = this.linkTo(endpoint, 'secondary');
-    this.openings.set(route, { link, waiting: [] });
-    this.openSecondary(route, link).catch((error: unknown) => this.client.close(String(error)));
-    return link;
-  }
-
-  /** The open link that a stream frame belongs to. */
-  private linkOf(bytes: Buffer, start: number): DaemonLink | null {
-    const route = this.routeOf(bytes, start);
-    return route === 'hypervisor' ? this.hypervisor : (this.secondaries.get(route) ?? null);
-  }
-
-  private async openSecondary(route: SecondaryDriver, link: DaemonLink): Promise<void> {
-    const { daemons } = this.settings;
-    let failure: unknown = null;
-    try {
-      const opening = { name: daemons.secondaryUri(route), flags: this.flags & openReadOnly };
-      this.secondaries.set(route, await this.openLink(link, opening));
-      this.links = [...this.links, link];
-    } catch (error) {
-      failure = error;
-    }
-    const waiting = this.openings.get(route)?.waiting ?? [];
-    this.openings.delete(route);
-    this.inFlight -= waiting.length;
-    if (failure instanceof ConnectError && failure.reason.code === 'ENOENT') {
-      this.log.debug(`${failure.path} does not exist: the hypervisor's daemon serves ${route}`);
-      this.absent.add(route);
-      failure = null;
-    }
-    if (failure !== null && !this.closed) {
-      const { id } = this.client;
-      this.log.warning(`client ${id}: cannot open ${link.endpoint.daemon}: ${explain(failure)}`);
-    }
-    for (const frame of waiting) {
-      if (failure === null) this.dispatch(frame, 0, frame.length);
-      else this.fail(frame, 0, failure);
-    }
-    this.failedOpening = failure === null ? null : { route, failure };
-    this.pump();
-    this.failedOpening = null;
-  }
-
-  private linkTo(endpoint: Endpoint, role: LinkRole): DaemonLink {
-    const meter = this.settings.meter?.daemon(endpoint.daemon) ?? null;
-    return new DaemonLink(endpoint, role, this, this.log, meter);
-  }
-
-  private async openLink(link: DaemonLink, opening: OpenArguments): Promise<DaemonLink> {
-    const { connect, identity, openTimeoutSeconds } = this.settings;
-    await link.open(connect, opening, identity(), openTimeoutSeconds);
-    this.totals.daemons.add(link.endpoint.daemon);
-    return link;
+    this.settings.log.debug(`client ${this.client.id}: ${name}, serial ${serial}: ${what}`);
   }
 
   /** Answers a call with an error, the daemon's own where it gave one. */
@@ -493,3 +441,6 @@ export class Relay implements LinkOwner {
     this.client.outbox.send(this, frame);
   }
 }
+
+/** Whether a daemon that is there did not want to be opened; else it is not there. */
+const isRefusal = (error: unknown): boolean => failureOf(error) === 'refused';

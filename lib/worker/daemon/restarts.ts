@@ -1,0 +1,180 @@
+import type { Logger } from '../../logging/logger.js';
+import type { Endpoint } from './directory.js';
+
+/** Milliseconds within which links that lose the same daemon count as one restart, and for which its line waits at least. */
+const gathering = 200;
+
+/** How daemons that went away are waited for. Source: daemon_restart_timeout and max_daemon_reopenings. */
+export interface RestartSettings {
+  /** Milliseconds; 0: a daemon that is gone is not waited for, and its calls fail. */
+  readonly patience: number;
+  /** Connections that are being opened again at a time. */
+  readonly maxAtOnce: number;
+}
+
+/** One daemon's end and its return, as this worker's clients see it. */
+export class Restart {
+  clients = 0;
+  repeated = 0;
+  failed = 0;
+  /** Links that are being opened again. */
+  underWay = 0;
+  /** The last link that was opened again, or was not, by `performance.now()`. */
+  settledAt: number | null = null;
+  isBack = true;
+  readonly startedAt = performance.now();
+
+  constructor(
+    readonly endpoint: Endpoint,
+    readonly reason: string,
+  ) {}
+
+  /** The line of the log. */
+  get line(): string {
+    const { daemon, path } = this.endpoint;
+    const counts = `${this.clients} clients, ${this.repeated} calls repeated, ${this.failed} failed`;
+    return `${daemon} at '${path}' went away (${this.reason}): ${counts}, ${this.end}; its own log may say why`;
+  }
+
+  private get end(): string {
+    if (this.settledAt === null) return 'opened again at the next call';
+    const seconds = ((this.settledAt - this.startedAt) / 1000).toFixed(3);
+    return this.isBack ? `back after ${seconds} s` : `not back within ${seconds} s`;
+  }
+}
+
+/** What was counted of restarts since the last time. */
+export interface RestartCounts {
+  restarts: number;
+  reopened: number;
+  repeated: number;
+  failed: number;
+}
+
+interface Waiter {
+  readonly enter: () => void;
+}
+
+/**
+ * The daemons that went away, for all links of a worker: how many connections are opened again at a time, first those for
+ * which calls wait, and one line of the log for each daemon and restart.
+ */
+export class DaemonRestarts {
+  private readonly current = new Map<string, Restart>();
+  private readonly urgent = new Set<Waiter>();
+  private readonly patient = new Set<Waiter>();
+  private inside = 0;
+  private readonly counts = new Map<string, RestartCounts>();
+
+  constructor(
+    readonly settings: RestartSettings,
+    private readonly log: Logger,
+  ) {}
+
+  /** A link has lost its daemon. */
+  onLost(endpoint: Endpoint, reason: string): Restart {
+    let restart = this.current.get(endpoint.path);
+    if (restart === undefined) {
+      restart = new Restart(endpoint, reason);
+      this.current.set(endpoint.path, restart);
+      this.countsOf(endpoint).restarts++;
+      setTimeout(() => this.tell(endpoint.path), gathering);
+    }
+    restart.clients++;
+    return restart;
+  }
+
+  /** Calls that were sent again, and those that fail because they cannot be or the daemon did not come back. */
+  onCalls(restart: Restart, { repeated = 0, failed = 0 }): void {
+    restart.repeated += repeated;
+    restart.failed += failed;
+    const counts = this.countsOf(restart.endpoint);
+    counts.repeated += repeated;
+    counts.failed += failed;
+  }
+
+  /** A link is being opened again. */
+  onReopening(restart: Restart): void {
+    restart.underWay++;
+  }
+
+  /** Its daemon is back, or has stayed away for too long, or its client left. */
+  onSettled(restart: Restart, outcome: 'back' | 'away' | 'left'): void {
+    restart.underWay--;
+    if (outcome !== 'left') {
+      restart.settledAt = performance.now();
+      restart.isBack = outcome === 'back';
+    }
+    if (outcome === 'back') this.countsOf(restart.endpoint).reopened++;
+    if (performance.now() - restart.startedAt > gathering) this.tell(restart.endpoint.path);
+  }
+
+  /** Daemons that are away while links wait for them. */
+  get away(): ReadonlySet<string> {
+    return new Set(
+      [...this.current.values()]
+        .filter(({ underWay }) => underWay > 0)
+        .map(({ endpoint }) => endpoint.daemon),
+    );
+  }
+
+  /** What was counted since the last time, by the daemon's name. */
+  take(): ReadonlyMap<string, RestartCounts> {
+    const taken = new Map(this.counts);
+    this.counts.clear();
+    return taken;
+  }
+
+  /**
+   * Waits for its turn to open a connection; `isUrgent` when calls wait for it. Resolves with what must be called at the
+   * end. Rejects with the signal's reason.
+   */
+  async enter(isUrgent: boolean, signal: AbortSignal): Promise<() => void> {
+    signal.throwIfAborted();
+    if (this.inside < this.settings.maxAtOnce) this.inside++;
+    else await this.queueUp(isUrgent ? this.urgent : this.patient, signal);
+    return () => {
+      const [next] = this.urgent.size > 0 ? this.urgent : this.patient;
+      // Whoever enters next takes this place.
+      if (next === undefined) this.inside--;
+      else next.enter();
+    };
+  }
+
+  private queueUp(queue: Set<Waiter>, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        queue.delete(waiter);
+        signal.removeEventListener('abort', aborted);
+      };
+      const waiter: Waiter = {
+        enter: () => {
+          leave();
+          resolve();
+        },
+      };
+      const aborted = (): void => {
+        leave();
+        reject(signal.reason as Error);
+      };
+      queue.add(waiter);
+      signal.addEventListener('abort', aborted);
+    });
+  }
+
+  private tell(path: string): void {
+    const restart = this.current.get(path);
+    if (restart === undefined || restart.underWay > 0) return;
+    this.current.delete(path);
+    this.log.warning(restart.line);
+  }
+
+  private countsOf({ daemon }: Endpoint): RestartCounts {
+    let counts = this.counts.get(daemon);
+    if (counts === undefined) {
+      counts = { restarts: 0, reopened: 0, repeated: 0, failed: 0 };
+      this.counts.set(daemon, counts);
+    }
+    return counts;
+  }
+}
