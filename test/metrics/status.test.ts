@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { expect } from 'chai';
-import type { DaemonSocket, Facts, WorkerFacts } from '../../lib/metrics/facts.js';
+import type { DaemonSocket, Facts } from '../../lib/metrics/facts.js';
 import { Exposition } from '../../lib/metrics/exposition.js';
 import { missingParts } from '../../lib/metrics/readiness.js';
 import { Recent } from '../../lib/metrics/recent.js';
@@ -9,12 +9,9 @@ import { warningsOn } from '../../lib/metrics/warnings.js';
 import { WorkerGauges } from '../../lib/metrics/worker-gauges.js';
 import { WorkerTotals } from '../../lib/metrics/worker-totals.js';
 import { Scrape } from '../peers/scrape.js';
+import { day, factsWith, none, now, workerAt } from './facts.js';
 import { reportOf } from './reports.js';
 
-const now = Date.UTC(2026, 0, 1);
-const day = 86_400_000;
-
-const none = { waiting: 0, login: 0, serving: 0 };
 const socket: DaemonSocket = {
   daemon: 'virtqemud',
   path: '/run/libvirt/virtqemud-sock',
@@ -28,34 +25,6 @@ const storage: DaemonSocket = {
   path: '/run/libvirt/virtstoraged-sock',
   isHypervisor: false,
 };
-
-const workerAt = (slot: number, state: WorkerFacts['state'] = 'ready'): WorkerFacts => ({
-  ...{ slot, pid: 100 + slot, generation: 1, state, clients: 1, gauges: new WorkerGauges() },
-});
-
-function factsWith(changes: Partial<Facts> = {}): Facts {
-  return {
-    version: '1.2.3',
-    startedAt: now - day,
-    primary: { pid: 99, cpuSeconds: 1, residentMemory: 2 },
-    isServing: true,
-    generation: 1,
-    drainingGenerations: 0,
-    wantedWorkers: 2,
-    workers: [workerAt(0), workerAt(1)],
-    clients: { unix: { ...none, serving: 3 }, tcp: none, tls: { ...none, login: 1 } },
-    maxClients: 5000,
-    accepted: { unix: 3, tcp: 0, tls: 1 },
-    refused: { queue_full: 0, gave_way: 0, login: 0, tls: 0, login_timeout: 0 },
-    restarts: { crash: 0, hang: 0, memory: 0, sasl: 0 },
-    reloads: { success: 0, failure: 0 },
-    lastReload: null,
-    certificates: null,
-    droppedLines: 0,
-    totals: new WorkerTotals(),
-    ...changes,
-  };
-}
 
 describe('readiness', () => {
   const cases: [what: string, facts: Partial<Facts>, sockets: DaemonSocket[], says: RegExp[]][] = [
