@@ -125,7 +125,11 @@ describe('conf/install', function () {
         '/opt/vp/lib/systemd/system/virtproxyd.service',
         '/opt/vp/lib/systemd/system/virtproxyd.socket',
         program,
-        '/opt/vp/share/man/man8/virtproxyd.8',
+        ...readdirSync(join(project, 'man')).map(
+          (page) => `/opt/vp/share/man/man${page.at(-1)}/${page}`,
+        ),
+        '/opt/vp/share/virtproxyd/monitoring/virtproxyd-dashboard.json',
+        '/opt/vp/share/virtproxyd/monitoring/virtproxyd-rules.yml',
         policy,
       ].sort(),
     );
@@ -137,10 +141,10 @@ describe('conf/install', function () {
     expect(statSync(at(program)).mode & 0o777).to.equal(0o755);
     expect(statSync(at('/etc/libvirt/virtproxyd.conf')).mode & 0o777).to.equal(0o644);
     // Nothing that only development or the tests need.
-    const packages = readdirSync(at('/opt/vp/lib/virtproxyd/node_modules'));
+    const packages = readdirSync(at('/opt/vp/lib/virtproxyd/program/node_modules'));
     expect(packages).to.include.members(['koffi', 'pino', 'throng']);
     expect(packages).not.to.include.members(['mocha']).and.not.include.members(['typescript']);
-    expect(existsSync(at('/opt/vp/lib/virtproxyd/dist/test'))).to.be.false;
+    expect(existsSync(at('/opt/vp/lib/virtproxyd/program/dist/test'))).to.be.false;
     // Nothing is for others than root to change.
     const others = files().filter((path) => (statSync(at(path)).mode & 0o022) !== 0);
     expect(others).to.be.empty;
@@ -180,7 +184,7 @@ describe('conf/install', function () {
       said.filter((line) => line.startsWith('kept')).map((line) => line.split(/ +/)[1]),
     ).to.deep.equal(kept);
     // It names the sample to compare with.
-    expect(existsSync(at('/usr/local/lib/virtproxyd/conf/virtproxyd.conf'))).to.be.true;
+    expect(existsSync(at('/usr/local/lib/virtproxyd/program/conf/virtproxyd.conf'))).to.be.true;
     await install('uninstall');
     expect(files()).to.deep.equal([...kept].sort());
     for (const path of kept) {
@@ -192,7 +196,10 @@ describe('conf/install', function () {
     await install('install');
     const [edited = '', untouched = ''] = samples;
     await appendFile(at(edited), 'max_clients = 7\n');
-    await writeFile(at('/usr/local/lib/virtproxyd/dist/lib/gone.js'), 'of an older version');
+    await writeFile(
+      at('/usr/local/lib/virtproxyd/program/dist/lib/gone.js'),
+      'of an older version',
+    );
     // As if the earlier version had had another sample.
     const old = (await readFile(at(untouched), 'utf8')).replace('# Settings', '# Old settings');
     await pretendInstalled(untouched, old);
@@ -201,7 +208,7 @@ describe('conf/install', function () {
     expect(said.filter((line) => line.startsWith('kept')).join()).to.include(edited);
     expect(await readFile(at(edited), 'utf8')).to.match(/max_clients = 7\n$/);
     expect(await readFile(at(untouched), 'utf8')).not.to.include('# Old settings');
-    expect(existsSync(at('/usr/local/lib/virtproxyd/dist/lib/gone.js'))).to.be.false;
+    expect(existsSync(at('/usr/local/lib/virtproxyd/current/dist/lib/gone.js'))).to.be.false;
 
     const removed = await install('uninstall');
     expect(removed).to.include(`kept       ${edited}, which was changed`);
@@ -231,7 +238,9 @@ describe('conf/install', function () {
       1,
       `install: nothing is installed in ${root}/usr/local/lib/virtproxyd\n`,
     ]);
-    expect((await attempt('dance')).stderr).to.include('usage: conf/install [install|uninstall]');
+    expect((await attempt('dance')).stderr).to.include(
+      'usage: conf/install [install|uninstall|list]',
+    );
     expect((await attempt('install', { PREFIX: 'usr' })).stderr).to.include('absolute path');
     expect(files()).to.be.empty;
   });
