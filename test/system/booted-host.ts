@@ -18,38 +18,67 @@ const alsoNeeded = [
   '/usr/sbin/saslpasswd2',
 ];
 
+/** Routes to the machine's libvirtd, where the host below has it. */
+export const clusterIni =
+  '[cluster]\nworkers = 1\n[routes]\ndefault = /run/libvirtd/libvirt-sock\n';
+
+/** How the program gets into the file system at $root: the script to install it by hand. */
+const installed = `
+DESTDIR=$root BUILD_DIR=$2 WITH=systemd NODE=$3 bash "$4/conf/install" >"$layer/said"
+printf '${clusterIni.replaceAll('\n', '\\n')}' >>"$root/etc/libvirt/virtproxyd-cluster.ini"
+`;
+
+/** The machine's libvirtd with sockets that leave the usual ones to the proxy, as the manual page advises. */
+const libvirtdBehind = `
+for unit in libvirtd{,-ro,-admin,-tcp,-tls}.socket; do
+  ln -s /dev/null "$root/etc/systemd/system/$unit"
+done
+mkdir "$root/etc/systemd/system/libvirtd.service.d"
+cat >"$root/etc/systemd/system/libvirtd.service.d/sockets.conf" <<END
+[Service]
+Environment=LIBVIRTD_ARGS=
+RuntimeDirectory=libvirtd
+END
+echo 'unix_sock_dir = "/run/libvirtd"' >>"$root/etc/libvirt/libvirtd.conf"
+`;
+
+/** What is on the host when it boots. */
+export interface HostOptions {
+  /** Puts things into the file system at $root: a script. When left out: the program, installed by hand. */
+  readonly prepare?: string;
+  /** Where libvirtd listens: behind the proxy, started by hand, or with its own units as Debian has them. */
+  readonly libvirtd?: 'behind' | 'own';
+  /** The first process; `none` is for init scripts run by hand. */
+  readonly init?: 'systemd' | 'none';
+}
+
 /**
- * What is done in the namespaces before systemd takes over: a writable layer over the machine's own file system, the
- * program installed into it, file systems and devices of its own. The machine's libvirtd is there with sockets that
- * leave the usual ones to the proxy, as the manual page advises.
+ * What is done in the namespaces before the first process takes over: a writable layer over the machine's own file
+ * system, file systems and devices of its own.
  */
-const boot = `
+const boot = ({
+  prepare = installed,
+  libvirtd = 'behind',
+  init = 'systemd',
+}: HostOptions): string => `
 set -euo pipefail
 layer=$1/layer root=$1/layer/root
 mkdir "$layer"
 mount -t tmpfs tmpfs "$layer"
 mkdir "$layer/upper" "$layer/work" "$root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$layer/upper,workdir=$layer/work" "$root"
-DESTDIR=$root BUILD_DIR=$2 WITH=systemd NODE=$3 bash "$4/conf/install" >"$layer/said"
-
+rm -rf "$root"/etc/systemd/system/* "$root"/etc/libvirt/hooks/*
+${prepare}
+${libvirtd === 'behind' ? libvirtdBehind : ''}
 cd "$root"
-rm -rf etc/systemd/system/* etc/libvirt/hooks/*
 cat >etc/systemd/system/test.target <<END
 [Unit]
 Requires=basic.target dbus.service
 After=basic.target dbus.service
 END
-for unit in systemd-{udevd,networkd,resolved,timesyncd}.service libvirtd{,-ro,-admin,-tcp,-tls}.socket; do
+for unit in systemd-{udevd,networkd,resolved,timesyncd}.service; do
   ln -s /dev/null "etc/systemd/system/$unit"
 done
-mkdir etc/systemd/system/libvirtd.service.d
-cat >etc/systemd/system/libvirtd.service.d/sockets.conf <<END
-[Service]
-Environment=LIBVIRTD_ARGS=
-RuntimeDirectory=libvirtd
-END
-echo 'unix_sock_dir = "/run/libvirtd"' >>etc/libvirt/libvirtd.conf
-printf '[cluster]\\nworkers = 1\\n[routes]\\ndefault = /run/libvirtd/libvirt-sock\\n' >>etc/libvirt/virtproxyd-cluster.ini
 
 mkdir machine
 pivot_root . machine
@@ -69,7 +98,9 @@ mount -t tmpfs tmpfs /dev/shm
 ln -s pts/ptmx /dev/ptmx
 ip link set lo up
 umount --lazy /machine
-exec env -i container=other PATH=/usr/sbin:/usr/bin ${systemd} --unit=test.target --show-status=no
+exec env -i container=other PATH=/usr/sbin:/usr/bin ${
+  init === 'none' ? 'sleep infinity' : `${systemd} --unit=test.target --show-status=no`
+}
 `;
 
 const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup'];
@@ -80,10 +111,13 @@ export class BootedHost {
   readonly #directory: string;
   #init = 0;
 
-  private constructor(directory: string) {
+  private constructor(
+    directory: string,
+    private readonly options: HostOptions,
+  ) {
     this.#directory = directory;
     const errors = openSync(join(directory, 'errors'), 'a');
-    const command = [boot, 'boot', directory, build, process.execPath, project];
+    const command = [boot(options), 'boot', directory, build, process.execPath, project];
     this.#child = spawn(
       // It is gone when the test process is.
       'setpriv',
@@ -96,8 +130,8 @@ export class BootedHost {
   }
 
   /** Resolves when systemd has started everything. */
-  static async boot(): Promise<BootedHost> {
-    const host = new BootedHost(await freshDirectory());
+  static async boot(options: HostOptions = {}): Promise<BootedHost> {
+    const host = new BootedHost(await freshDirectory(), options);
     try {
       await host.#started();
     } catch (error) {
@@ -108,14 +142,16 @@ export class BootedHost {
   }
 
   /** Runs a shell script on the host. */
-  shell(script: string): Promise<Finished> {
+  shell(script: string, { timeoutMs = 30_000 } = {}): Promise<Finished> {
     const enter = ['--target', String(this.#init), '--mount', '--pid', '--net', '--uts', '--ipc'];
-    return run('nsenter', [...enter, '--cgroup', '--root', '--wd', '--', 'sh', '-c', script]);
+    return run('nsenter', [...enter, '--cgroup', '--root', '--wd', '--', 'sh', '-c', script], {
+      timeoutMs,
+    });
   }
 
   /** Runs a shell script that must succeed; resolves with what it prints. */
-  async output(script: string): Promise<string> {
-    const { code, stdout, stderr } = await this.shell(script);
+  async output(script: string, options?: { readonly timeoutMs: number }): Promise<string> {
+    const { code, stdout, stderr } = await this.shell(script, options);
     if (code !== 0) throw new Error(`status ${code ?? ''}: ${script}: ${stdout}${stderr}`);
     return stdout.trim();
   }
@@ -140,7 +176,9 @@ export class BootedHost {
         // unshare's only child is the first process in the namespaces.
         this.#init = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8'));
         if (this.#init === 0) return false;
-        if (!readFileSync(`/proc/${this.#init}/cmdline`, 'utf8').includes(systemd)) return false;
+        const first = readFileSync(`/proc/${this.#init}/cmdline`, 'utf8');
+        if (this.options.init === 'none') return first.startsWith('sleep\0');
+        if (!first.includes(systemd)) return false;
         const { stdout } = await this.shell('systemctl is-system-running');
         return /^(running|degraded)$/.test(stdout.trim());
       },
