@@ -3,11 +3,9 @@ import { appendFile, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { encodeString } from '../../lib/rpc/session-messages.js';
-import { ClientProcess, type Finished, run } from '../peers/clients.js';
-import { RawClient } from '../peers/raw-client.js';
-import { StandInDaemon } from '../peers/stand-in-daemon.js';
-import { freshDirectory, until } from '../peers/waiting.js';
+import { type Finished, run } from '../peers/clients.js';
+import { freshDirectory } from '../peers/waiting.js';
+import { expectServes } from './served-program.js';
 
 const build = fileURLToPath(new URL('../../', import.meta.url));
 const project = fileURLToPath(new URL('../../../', import.meta.url));
@@ -17,7 +15,6 @@ const { version } = JSON.parse(readFileSync(join(project, 'package.json'), 'utf8
 
 const samples = ['/etc/libvirt/virtproxyd.conf', '/etc/libvirt/virtproxyd-cluster.ini'];
 const policy = '/usr/share/polkit-1/actions/org.libvirt.unix.policy';
-const getHostname = 59;
 
 describe('conf/install', function () {
   this.timeout(120_000);
@@ -68,47 +65,13 @@ describe('conf/install', function () {
     );
     expectInPlace();
 
-    const qemu = await StandInDaemon.listen(join(directory, 'virtqemud-sock'));
-    qemu.answer(getHostname, () => encodeString('installed'));
-    await writeFile(
-      join(directory, 'c.conf'),
-      `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n`,
-    );
-    await writeFile(
-      join(directory, 'virtproxyd-cluster.ini'),
-      `[routes]\nqemu = ${qemu.path}\n[cluster]\nworkers = 1\n`,
-    );
     // No search path: neither node nor the packages of the project may be found by chance.
-    const daemon = new ClientProcess(
-      program,
-      ['-f', join(directory, 'c.conf'), '-p', join(directory, 'pid')],
-      { env: { PATH: '/nonexistent' } },
-    );
-    try {
-      const socket = join(directory, 'libvirt-sock');
-      await until(() => isServed(socket), {
-        what: 'the installed program to serve',
-        deadlineMs: 20_000,
-      });
-      const client = await RawClient.open(socket, 'qemu:///system');
-      expect((await client.call(getHostname)).payload).to.deep.equal(encodeString('installed'));
-      client.destroy();
-    } finally {
-      await daemon.kill('SIGTERM');
-      await qemu.stop();
-    }
-    expect(daemon.stderr).to.equal('');
+    await expectServes(program, directory, { PATH: '/nonexistent' });
 
     await install('uninstall', { PREFIX: '/opt/vp' });
     expect(files()).to.be.empty;
     expect(existsSync(at('/opt/vp/lib/virtproxyd'))).to.be.false;
   });
-
-  async function isServed(socket: string): Promise<boolean> {
-    const client = await RawClient.connect(socket).catch(() => null);
-    client?.destroy();
-    return client !== null;
-  }
 
   /** Everything is where it belongs, with the path of the program in it. */
   function expectInPlace(): void {

@@ -1,17 +1,14 @@
 import { existsSync, readdirSync, readFileSync, realpathSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { encodeString } from '../../lib/rpc/session-messages.js';
-import { ClientProcess, run, searchPath } from '../peers/clients.js';
+import { run, searchPath } from '../peers/clients.js';
 import { NpmRegistry } from '../peers/npm-registry.js';
-import { RawClient } from '../peers/raw-client.js';
-import { StandInDaemon } from '../peers/stand-in-daemon.js';
-import { freshDirectory, until } from '../peers/waiting.js';
+import { freshDirectory } from '../peers/waiting.js';
 import { lacking, project, version } from './built-packages.js';
+import { expectServes } from './served-program.js';
 
 const obstacle = lacking('npm', 'tar');
-const getHostname = 59;
 
 describe(`npm pack${obstacle === null ? '' : ` (${obstacle})`}`, function () {
   this.timeout(120_000);
@@ -70,35 +67,9 @@ describe(`npm pack${obstacle === null ? '' : ` (${obstacle})`}`, function () {
     }
     // Nothing is used from the checkout.
     expect(realpathSync(program)).to.match(/^\S+\/prefix\/lib\/node_modules\/virtproxyd\//);
-    await serves(program);
+    await expectServes(program, directory);
 
     await npm('uninstall', '--global', '--prefix', prefix, 'virtproxyd');
     expect(existsSync(program)).to.be.false;
   });
-
-  async function serves(program: string): Promise<void> {
-    const qemu = await StandInDaemon.listen(join(directory, 'virtqemud-sock'));
-    qemu.answer(getHostname, () => encodeString('installed'));
-    const conf = join(directory, 'c.conf');
-    await writeFile(
-      conf,
-      `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n`,
-    );
-    await writeFile(
-      join(directory, 'virtproxyd-cluster.ini'),
-      `[routes]\nqemu = ${qemu.path}\n[cluster]\nworkers = 1\n`,
-    );
-    const daemon = new ClientProcess(program, ['-f', conf, '-p', join(directory, 'pid')]);
-    try {
-      const socket = join(directory, 'libvirt-sock');
-      await until(() => existsSync(socket), { what: 'the program to serve', deadlineMs: 20_000 });
-      const client = await RawClient.open(socket, 'qemu:///system');
-      expect((await client.call(getHostname)).payload).to.deep.equal(encodeString('installed'));
-      client.destroy();
-    } finally {
-      await daemon.kill('SIGTERM');
-      await qemu.stop();
-    }
-    expect(daemon.stderr).to.equal('');
-  }
 });
