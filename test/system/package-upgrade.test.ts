@@ -207,6 +207,7 @@ describe(`the .deb on a booted host${obstacle === null ? '' : ` (${obstacle})`}`
     // Installed again it is as before.
     await dpkg(`--install ${first}`);
     await expectServed();
+    await host.output('systemctl enable virtproxyd-tcp.socket');
     await dpkg('--purge virtproxyd');
     await host.output(
       'for net in net1 net2 net3; do rm -f /etc/libvirt/qemu/networks/$net.xml; done',
