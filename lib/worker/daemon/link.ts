@@ -1,5 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises';
-import type { Logger } from '../../logging/logger.js';
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   encodeKeepalive,
@@ -11,25 +9,17 @@ import {
   status,
   statusOf,
   typeOf,
-  type CallHeader,
 } from '../../rpc/frame.js';
 import { FrameLengthError } from '../../rpc/framer.js';
 import { isForwardedProgram, procedureAt, procedureName } from '../../rpc/procedures.js';
 import type { OpenArguments } from '../../rpc/session-messages.js';
-import type { TypedParameter } from '../../rpc/typed-parameters.js';
 import type { DaemonMeter } from '../reports/call-meter.js';
 import { CallTable, type TakenCall } from './call-table.js';
-import { DaemonConnection, type Connect, type ConnectionOwner } from './connection.js';
-import { DaemonRefusal, isUnreadable } from './conversation.js';
+import { DaemonConnection, type ConnectionOwner } from './connection.js';
+import { isUnreadable } from './conversation.js';
 import type { Endpoint } from './directory.js';
-import {
-  ConnectError,
-  endReason,
-  failureOf,
-  isPassing,
-  TimeoutError,
-  unreadableError,
-} from './errors.js';
+import { ConnectError, endReason, failureOf, TimeoutError, unreadableError } from './errors.js';
+import type { LinkOwner, LinkSettings, Loss } from './link-owner.js';
 import { Registrations } from './registrations.js';
 import {
   carriesStream,
@@ -37,71 +27,19 @@ import {
   type LinkRole,
   type LinkSituation,
 } from './reply-gate.js';
-import type { DaemonRestarts, Restart } from './restarts.js';
+import type { Restart, Returning } from './restarts.js';
 
 /** Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer answered. */
 export const daemonHighWater = 1024 * 1024;
 
-/** Milliseconds between attempts to reach a daemon that is away: the first, doubled each time, and the longest. */
-const shortestPause = 25;
-const longestPause = 1000;
-
-/** Milliseconds over which clients spread that have no calls waiting. */
-const spread = 250;
+/** Milliseconds that an attempt to open a connection has at least. */
+const shortestAttempt = 25;
 
 /** How often a call is sent again at most: it may be what daemons die of. */
 const maxRepeats = 3;
 
 /** Bytes of events that may come while a daemon is asked for the rest of them again. */
 const maxEarlyEvents = 1024 * 1024;
-
-/** What a link needs of the relay it belongs to. */
-export interface LinkOwner {
-  /** A frame for the client. */
-  fromDaemon(link: DaemonLink, bytes: Buffer, start: number, end: number): void;
-  /** A whole reply for the client, with its descriptors, which belong to the owner from now on. */
-  replyWithDescriptors(
-    link: DaemonLink,
-    bytes: Buffer,
-    start: number,
-    end: number,
-    descriptors: number[],
-  ): void;
-  /** The descriptors of the large reply that has just been passed on whole. */
-  largeReplyDescriptors(link: DaemonLink, descriptors: number[]): void;
-  /** May the link begin a frame whose bytes are still arriving? If not, the relay calls `retry()` later. */
-  claimClient(link: DaemonLink): boolean;
-  /** The large frame that was claimed for is through. */
-  releaseClient(link: DaemonLink): void;
-  /** A call of the link was answered; the reply's header lies in `bytes` from `start`. */
-  answered(link: DaemonLink, bytes: Buffer, start: number): void;
-  /** A chunk from the daemon has been dealt with: time to send what was collected. */
-  turnEnded(link: DaemonLink): void;
-  /** The daemon takes bytes again. */
-  drained(link: DaemonLink): void;
-  /** The connection is gone. `calls` and `streams` will get no answer from the daemon; others wait for its return. */
-  lost(link: DaemonLink, loss: Loss): void;
-  /** The link is open again: calls that waited for that are to be forwarded. */
-  reopened(link: DaemonLink): void;
-  /** The daemon has not come back in time, or not as it was: `repeated` had been forwarded before, others only waited. */
-  stayedAway(link: DaemonLink, error: unknown, repeated: readonly CallHeader[]): void;
-}
-
-/** What went with a connection. */
-export interface Loss {
-  readonly reason: string;
-  readonly calls: readonly CallHeader[];
-  readonly streams: readonly CallHeader[];
-}
-
-/** What all links of a client share. */
-export interface LinkSettings {
-  readonly connect: Connect;
-  readonly identity: () => readonly TypedParameter[];
-  readonly openTimeoutSeconds: number;
-  readonly restarts: DaemonRestarts;
-  readonly log: Logger;
-}
 
 /**
  * Being opened for the first time or again, open, away (its daemon is gone and the next call opens it again), or closed for
@@ -114,7 +52,7 @@ export type LinkState = 'opening' | 'open' | 'away' | 'closed';
  * through `forward`, what the daemon sends goes to the owner. When the daemon goes away and comes back it is opened again
  * with all that the client had asked it for: events, and calls under way that only ask.
  */
-export class DaemonLink implements ConnectionOwner, LinkSituation {
+export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   readonly calls = new CallTable();
   readonly streams = new CallTable();
   private readonly registrations = new Registrations();
@@ -123,7 +61,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
   private connection: DaemonConnection;
   private current: LinkState = 'opening';
   /** While a connection is being opened; aborting it ends that. */
-  private attempt: AbortController | null = null;
+  private connecting: AbortController | null = null;
   /** Once the link is being opened again: ends the waiting for the daemon. */
   private leaving: AbortController | null = null;
   /** Since the daemon went away, until the link is open again. */
@@ -142,7 +80,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
     readonly endpoint: Endpoint,
     readonly role: LinkRole,
     private readonly opening: OpenArguments,
-    private readonly owner: LinkOwner,
+    private readonly owner: LinkOwner<DaemonLink>,
     private readonly settings: LinkSettings,
     /** Null when nobody wants to know. */
     private readonly meter: DaemonMeter | null = null,
@@ -278,7 +216,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
     this.meter?.lost([...calls, ...this.unanswered]);
     if (wasOpen) this.meter?.closed();
     const reason = new Error('the link was closed');
-    this.attempt?.abort(reason);
+    this.connecting?.abort(reason);
     this.leaving?.abort(reason);
     this.unanswered = [];
     this.connection.close();
@@ -391,8 +329,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
     this.transition('opening');
     restarts.onReopening(restart);
     let failure: unknown = null;
+    this.leaving = new AbortController();
     try {
-      await this.reachAgain(patience);
+      await restarts.reach(this, patience, this.leaving.signal);
     } catch (error) {
       failure = error;
     }
@@ -405,28 +344,16 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
     restarts.onSettled(restart, failure === null ? 'back' : 'away');
   }
 
-  /** Tries while the daemon only is not there yet, for that many milliseconds. Rejects at once when the link is closed. */
-  private async reachAgain(patience: number): Promise<void> {
-    const deadline = performance.now() + patience;
-    const leaving = new AbortController();
-    this.leaving = leaving;
-    const { signal } = leaving;
-    if (!this.isUrgent) await pause(Math.random() * spread, undefined, { signal });
-    for (let wait = shortestPause; ; wait = Math.min(2 * wait, longestPause)) {
-      const leave = await this.settings.restarts.enter(this.isUrgent, signal);
-      try {
-        this.connection = new DaemonConnection(this, this.endpoint);
-        await this.openConnection(patience === 0 ? Infinity : deadline - performance.now());
-        await this.registerAgain();
-        return;
-      } catch (error) {
-        this.connection.close();
-        if (this.isClosed || !isPassing(error) || performance.now() >= deadline) throw error;
-      } finally {
-        leave();
-      }
-      const moment = Math.min(wait * (0.5 + Math.random() / 2), deadline - performance.now());
-      await pause(moment, undefined, { signal });
+  /** A try to open it again, for that many milliseconds at most. Rejects as the connection's `open`. */
+  async attempt(most: number): Promise<void> {
+    this.connection = new DaemonConnection(this, this.endpoint);
+    try {
+      await this.openConnection(most);
+      this.earlyEvents = [];
+      await this.registrations.renew(this.connection.conversation);
+    } catch (error) {
+      this.connection.close();
+      throw error;
     }
   }
 
@@ -434,24 +361,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
     return this.current === 'closed';
   }
 
-  private get isUrgent(): boolean {
+  /** Calls wait for it. */
+  get isUrgent(): boolean {
     return this.unanswered.length + this.waiting.length > 0;
-  }
-
-  /** Asks the new daemon for the events that the old one was asked for. One that it does not take lapses. */
-  private async registerAgain(): Promise<void> {
-    this.earlyEvents = [];
-    const { conversation } = this.connection;
-    for (const registration of this.registrations.all) {
-      const { row, payload } = registration;
-      try {
-        const reply = await conversation.ask(row.number, payload, row.program);
-        if (row.carriesCallback && reply.length >= 4) registration.daemonId = reply.readInt32BE(0);
-      } catch (error) {
-        if (!(error instanceof DaemonRefusal)) throw error;
-      }
-    }
-    conversation.throwIfFailed();
   }
 
   private resumeWork(restart: Restart): void {
@@ -485,22 +397,22 @@ export class DaemonLink implements ConnectionOwner, LinkSituation {
   private async openConnection(most: number): Promise<void> {
     const { endpoint, opening, connection } = this;
     const { connect, identity, openTimeoutSeconds } = this.settings;
-    const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestPause);
-    const attempt = new AbortController();
-    this.attempt = attempt;
+    const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestAttempt);
+    const connecting = new AbortController();
+    this.connecting = connecting;
     const timer = setTimeout(
-      () => attempt.abort(new TimeoutError(endpoint, milliseconds / 1000)),
+      () => connecting.abort(new TimeoutError(endpoint, milliseconds / 1000)),
       milliseconds,
     );
     try {
       const what = { connect, endpoint, open: opening, identity: identity() };
-      await connection.open(what, attempt.signal);
+      await connection.open(what, connecting.signal);
     } catch (error) {
       this.noteFailure(error);
       throw error;
     } finally {
       clearTimeout(timer);
-      this.attempt = null;
+      this.connecting = null;
     }
   }
 

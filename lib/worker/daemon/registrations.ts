@@ -1,5 +1,6 @@
 import { headerLength, procedureOf, programOf, serialOf } from '../../rpc/frame.js';
 import { procedureAt, type Procedure } from '../../rpc/procedures.js';
+import { DaemonRefusal, type DaemonConversation } from './conversation.js';
 
 /** Registrations of one client with one daemon that are remembered at most, those under way included. */
 export const maxRegistrations = 1024;
@@ -106,6 +107,23 @@ export class Registrations {
     this.underWay = [];
     this.translates = true;
     for (const registration of this.list) registration.daemonId = null;
+  }
+
+  /**
+   * Asks a new daemon for the events that the old one was asked for. What it does not take, its guest or network being
+   * gone, lapses. Rejects when the conversation ends.
+   */
+  async renew(conversation: Pick<DaemonConversation, 'ask' | 'throwIfFailed'>): Promise<void> {
+    for (const registration of this.list) {
+      const { row, payload } = registration;
+      try {
+        const reply = await conversation.ask(row.number, payload, row.program);
+        if (hasId(row, reply.length)) registration.daemonId = reply.readInt32BE(0);
+      } catch (error) {
+        if (!(error instanceof DaemonRefusal)) throw error;
+      }
+    }
+    conversation.throwIfFailed();
   }
 
   private forget({ row, payload }: UnderWay): void {

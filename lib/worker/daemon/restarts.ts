@@ -1,8 +1,17 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from '../../logging/logger.js';
 import type { Endpoint } from './directory.js';
+import { isPassing } from './errors.js';
 
 /** Milliseconds within which links that lose the same daemon count as one restart, and for which its line waits at least. */
 const gathering = 200;
+
+/** Milliseconds between attempts to reach a daemon that is away: the first, doubled each time, and the longest. */
+const shortestPause = 25;
+const longestPause = 1000;
+
+/** Milliseconds over which clients spread that have no calls waiting. */
+const spread = 250;
 
 /** How daemons that went away are waited for. Source: daemon_restart_timeout and max_daemon_reopenings. */
 export interface RestartSettings {
@@ -49,6 +58,14 @@ export interface RestartCounts {
   reopened: number;
   repeated: number;
   failed: number;
+}
+
+/** A link on its way back to its daemon. */
+export interface Returning {
+  /** Calls wait for it. */
+  readonly isUrgent: boolean;
+  /** Tries to open a connection, for that many milliseconds at most. */
+  attempt(most: number): Promise<void>;
 }
 
 interface Waiter {
@@ -126,10 +143,32 @@ export class DaemonRestarts {
   }
 
   /**
+   * Has a link tried to be opened until it is, or `patience` milliseconds have passed (0: once), while its daemon only is
+   * not there yet. Rejects with the last attempt's error, or the signal's reason.
+   */
+  async reach(link: Returning, patience: number, signal: AbortSignal): Promise<void> {
+    const deadline = performance.now() + patience;
+    if (!link.isUrgent) await pause(Math.random() * spread, undefined, { signal });
+    for (let wait = shortestPause; ; wait = Math.min(2 * wait, longestPause)) {
+      const leave = await this.enter(link.isUrgent, signal);
+      try {
+        await link.attempt(patience === 0 ? Infinity : deadline - performance.now());
+        return;
+      } catch (error) {
+        if (signal.aborted || !isPassing(error) || performance.now() >= deadline) throw error;
+      } finally {
+        leave();
+      }
+      const moment = Math.min(wait * (0.5 + Math.random() / 2), deadline - performance.now());
+      await pause(moment, undefined, { signal });
+    }
+  }
+
+  /**
    * Waits for its turn to open a connection; `isUrgent` when calls wait for it. Resolves with what must be called at the
    * end. Rejects with the signal's reason.
    */
-  async enter(isUrgent: boolean, signal: AbortSignal): Promise<() => void> {
+  private async enter(isUrgent: boolean, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
     if (this.inside < this.settings.maxAtOnce) this.inside++;
     else await this.queueUp(isUrgent ? this.urgent : this.patient, signal);

@@ -3,7 +3,8 @@ import { procedureAt, type SecondaryDriver } from '../../rpc/procedures.js';
 import { openReadOnly, type OpenArguments } from '../../rpc/session-messages.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import { ConnectError } from '../daemon/errors.js';
-import { DaemonLink, type LinkOwner, type LinkSettings } from '../daemon/link.js';
+import type { LinkOwner, LinkSettings } from '../daemon/link-owner.js';
+import { DaemonLink } from '../daemon/link.js';
 import type { LinkRole } from '../daemon/reply-gate.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import { socketClosed } from './answers.js';
@@ -16,7 +17,7 @@ export interface DaemonSetSettings extends LinkSettings {
 }
 
 /** Whose daemons they are: it is told of those that are opened at first use, too. */
-export interface DaemonSetOwner extends LinkOwner {
+export interface DaemonSetOwner extends LinkOwner<DaemonLink> {
   opened(link: DaemonLink): void;
   /** `error` is null when there is no such daemon and the hypervisor's takes its place. */
   failedToOpen(link: DaemonLink, error: unknown): void;

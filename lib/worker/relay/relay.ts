@@ -17,18 +17,13 @@ import type { Outbox } from '../../transport/outbox.js';
 import type { ReadGate } from '../../transport/read-gate.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import { explain, failureOf, LostError } from '../daemon/errors.js';
-import {
-  daemonHighWater,
-  type DaemonLink,
-  type LinkOwner,
-  type LinkSettings,
-  type Loss,
-} from '../daemon/link.js';
+import type { LinkSettings, Loss } from '../daemon/link-owner.js';
+import { daemonHighWater, type DaemonLink } from '../daemon/link.js';
 import type { CallAudit } from '../reports/call-audit.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
 import { CallDescriptors } from './call-descriptors.js';
-import { DaemonSet } from './daemon-set.js';
+import { DaemonSet, type DaemonSetOwner } from './daemon-set.js';
 import { HeldCalls } from './held-calls.js';
 import { RelayTotals } from './relay-totals.js';
 
@@ -64,7 +59,7 @@ interface WaitingLarge {
  * The way of a client's frames to its daemons and back, from a successful CONNECT_OPEN on. Each call goes to the daemon
  * that its procedure names; what a daemon sends goes to the client as it came.
  */
-export class Relay implements LinkOwner {
+export class Relay implements DaemonSetOwner {
   readonly totals = new RelayTotals();
   private readonly links: DaemonSet;
   /** Daemons' drivers that were asked for events. */
