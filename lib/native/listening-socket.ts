@@ -5,8 +5,10 @@ import { lastErrno, systemError } from './error.js';
 import { libcFunction } from './library.js';
 
 const family = { unix: 1, ipv4: 2, ipv6: 10 } as const;
-// SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC
-const streamSocket = 1 | 0o4000 | 0o2000000;
+// SOCK_NONBLOCK | SOCK_CLOEXEC
+const ours = 0o4000 | 0o2000000;
+// SOCK_STREAM
+const streamSocket = 1 | ours;
 const option = {
   reuseAddress: { level: 1, name: 2 },
   reusePort: { level: 1, name: 15 },
@@ -30,6 +32,9 @@ const setsockopt = libcFunction<
 >('int setsockopt(int fd, int level, int name, void *value, unsigned int length)');
 const fcntl = libcFunction<(fd: number, command: number, argument: number) => number>(
   'int fcntl(int fd, int command, int argument)',
+);
+const accept4 = libcFunction<(fd: number, address: null, length: null, flags: number) => number>(
+  'int accept4(int fd, void *address, void *length, int flags)',
 );
 const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number) => number>(
   'int poll(void *entries, unsigned long count, int milliseconds)',
@@ -90,6 +95,15 @@ export function hasWaiting(fd: number): boolean {
   const ready = poll(entry, 1, 0);
   if (ready < 0) throw systemError('poll', `descriptor ${fd}`);
   return ready > 0;
+}
+
+/**
+ * The next connection that waits on a listening socket that does not block. Null when none does, or when it cannot be had
+ * now: whoever polls the socket learns why.
+ */
+export function acceptNext(fd: number): number | null {
+  const accepted = accept4(fd, null, null, ours);
+  return accepted < 0 ? null : accepted;
 }
 
 /**

@@ -2,6 +2,7 @@ import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } fro
 import { createConnection, createServer, type Server } from 'node:net';
 import type { AuthMethod, Transport } from '../../control/messages.js';
 import {
+  acceptNext,
   allowOthers,
   duplicate,
   hasWaiting,
@@ -66,6 +67,16 @@ export interface Connection extends SocketHandle {
 }
 
 type ServerHandle = { onconnection: (status: number, connection: Connection) => void };
+
+/** Node's types do not name the class of a connection's handle. Of a TCP or UNIX socket that is no server the type is 0. */
+interface OpenableConnection extends Connection {
+  readonly constructor: new (type: 0) => OpenableConnection;
+  /** Takes the descriptor over and returns 0, or an error. */
+  open(fd: number): number;
+}
+
+/** Connections that one socket is asked for before others have their turn. */
+const batch = 64;
 
 /** Who is told of what a listener accepts. */
 export interface ListenerEvents {
@@ -156,14 +167,33 @@ export class Listener {
         failed(status, connection);
         return;
       }
-      // They are the socket's own and go with it to the worker.
-      connection.setNoDelay?.(true);
-      connection.setKeepAlive?.(true, 0);
-      events.connected(this, connection);
+      this.accepted(connection, events);
+      this.acceptMore(server, connection as OpenableConnection, events);
     };
     // Node listens with a backlog of its own on a socket it was given.
     setBacklog(this.fd, this.settings.backlog);
     this.server = server;
+  }
+
+  private accepted(connection: Connection, events: ListenerEvents): void {
+    // They are the socket's own and go with it to the worker.
+    connection.setNoDelay?.(true);
+    connection.setKeepAlive?.(true, 0);
+    events.connected(this, connection);
+  }
+
+  /**
+   * Node accepts one connection in a turn of its event loop. When strangers come faster than that, all others would wait
+   * behind them in the kernel's queue.
+   */
+  private acceptMore(server: Server, first: OpenableConnection, events: ListenerEvents): void {
+    for (let count = 1; count < batch && this.server === server; count++) {
+      const fd = acceptNext(this.fd);
+      if (fd === null) return;
+      const connection = new first.constructor(0);
+      if (connection.open(fd) === 0) this.accepted(connection, events);
+      else closeSync(fd);
+    }
   }
 
   /** Stops accepting; what waits in the kernel's queue stays there. */
