@@ -41,6 +41,24 @@ export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
 /** Milliseconds between looks whether there is room for those that wait. */
 const retryInterval = 50;
 
+/**
+ * Which part of max_anonymous_clients is kept for newcomers. Strangers that were let in at once all have to give way at
+ * once, and until then there would be no place for anybody.
+ */
+const keptPlaces = 1 / 4;
+
+/** Milliseconds for which a client is a newcomer. */
+const freshness = patience.handshake;
+
+/**
+ * How many more than max_queued_clients may wait to be turned away, as a part of it. Whoever is turned away may be back at
+ * once, and a thousand that do so would leave us time for nobody else.
+ */
+const overflow = 1 / 2;
+
+/** How many of these are turned away in one look. */
+const turnedAwayAtOnce = 10;
+
 /** Gives a client to a worker; null when none is ready. */
 export type HandOver = (
   introduction: ClientIntroduction,
@@ -127,7 +145,9 @@ export class Reception {
     };
     client.loggedIn ||= this.isOwn(client);
     this.waiting.push(client);
-    this.serveWaiting();
+    // Of strangers many may come at once, and none of those that wait gets a place by their coming.
+    if (this.isInCrowd(client)) this.tryAgainLater();
+    else this.serveWaiting();
     this.turnAway();
     this.changed();
   }
@@ -136,7 +156,7 @@ export class Reception {
   told(worker: WorkerProcess, message: ClientMessage): void {
     const client = this.clients.get(message.id);
     if (client?.worker !== worker) return;
-    const wasCrowded = this.isFullOfStrangers;
+    const wasCrowded = this.isCrowded;
     switch (message.kind) {
       case 'taken':
         closeOurs(client);
@@ -199,7 +219,7 @@ export class Reception {
 
   /** Whether the client is a stranger for whom another would have to go. */
   private isInCrowd(client: Client): boolean {
-    return !client.loggedIn && this.isFullOfStrangers;
+    return !client.loggedIn && this.isCrowded;
   }
 
   /**
@@ -217,7 +237,7 @@ export class Reception {
       if (first === 'gone') {
         closeOurs(client);
         leaving.add(client);
-      } else if (!this.isFullOfStrangers) {
+      } else if (this.hasPlaceFor(client)) {
         if (!this.serve(client)) break;
         leaving.add(client);
       } else if (askedFor > 0) {
@@ -261,7 +281,7 @@ export class Reception {
       closeOurs(client);
       return true;
     }
-    const welcome = this.isOwn(client) || this.hasRoomFor(client);
+    const welcome = this.isOwn(client) || this.clients.size < this.limits.maxClients;
     const worker = welcome ? this.handOver(introduction, connection) : null;
     if (worker === null) return false;
     client.worker = worker;
@@ -269,17 +289,25 @@ export class Reception {
     return true;
   }
 
-  private get isFullOfStrangers(): boolean {
+  /** Whether strangers have to say something before they get a place. */
+  private get isCrowded(): boolean {
     const { maxAnonymous } = this.limits;
-    return maxAnonymous > 0 && this.clients.anonymousSize >= maxAnonymous;
+    return maxAnonymous > 0 && this.placesLeft <= Math.floor(maxAnonymous * keptPlaces);
+  }
+
+  /** How many more strangers may be let in. */
+  private get placesLeft(): number {
+    return this.limits.maxAnonymous - this.clients.anonymousSize;
+  }
+
+  /** Whether a stranger may be let in that has said something. */
+  private hasPlaceFor({ connectedAt }: Client): boolean {
+    if (!this.isCrowded) return true;
+    return connectedAt > Date.now() - freshness && this.placesLeft > 0;
   }
 
   private isOwn({ introduction: { local } }: Client): boolean {
     return local !== null && (local.uid === 0 || local.uid === this.ownUid);
-  }
-
-  private hasRoomFor(client: Client): boolean {
-    return this.clients.size < this.limits.maxClients && !this.isInCrowd(client);
   }
 
   /** Looks at those that wait, but once for all that happens in one turn of the event loop. */
@@ -296,8 +324,9 @@ export class Reception {
     if (this.waiting.length === 0 || this.retry !== null) return;
     this.retry = setTimeout(() => {
       this.retry = null;
-      if (this.isFullOfStrangers) this.serveCrowd();
+      if (this.isCrowded) this.serveCrowd();
       this.serveWaiting();
+      this.turnSomeAway();
     }, retryInterval);
   }
 
@@ -319,14 +348,23 @@ export class Reception {
     return true;
   }
 
-  /** Keeps the queue within its bound. */
+  /** Keeps the queue within its bound, but for those that are turned away in their time. */
   private turnAway(): void {
+    const longest = this.limits.maxWaiting * (1 + overflow);
+    while (this.waiting.length > longest) this.turnOneAway();
+  }
+
+  private turnSomeAway(): void {
     const { maxWaiting } = this.limits;
-    while (this.waiting.length > maxWaiting) {
-      for (const client of this.waiting.splice(this.longestInVain(), 1)) closeOurs(client);
-      this.refused.queue_full++;
-      this.turnedAway.add();
+    for (let count = 0; count < turnedAwayAtOnce && this.waiting.length > maxWaiting; count++) {
+      this.turnOneAway();
     }
+  }
+
+  private turnOneAway(): void {
+    for (const client of this.waiting.splice(this.longestInVain(), 1)) closeOurs(client);
+    this.refused.queue_full++;
+    this.turnedAway.add();
   }
 
   /**
