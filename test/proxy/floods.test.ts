@@ -86,7 +86,7 @@ describe(`a client beside others that flood${lacking === undefined ? '' : ` (ski
 
   for (const row of floodRows) {
     it(`is served, in bounded memory: ${row.title}`, async () => {
-      await start({ max_clients: 6000, max_queued_clients: 6000 });
+      await start({ max_clients: 6000, max_queued_clients: 6000, unix_sock_rw_perms: '0700' });
       const isCrowd = Number(row.options['clients'] ?? 1) > 1000;
       await expectUnharmed(flood(row), isCrowd ? thousands : oneFlooder);
       expect(proxy.log()).to.equal('');
