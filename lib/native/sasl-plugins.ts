@@ -36,7 +36,7 @@ export function mayBindDeep(): boolean {
  * OpenSSL 3.0 neither takes a key; what stays is the plug-in's own leak of 30 KiB a login, as in the C daemon. The provider
  * with RC4 has to be bound alike: it opens a library context too.
  *
- * Tried as well: dlmopen brings a second C library, whose keys are as few and whose memory ours may not free; a process of
+ * Not done instead: dlmopen brings a second C library, whose keys are as few and whose memory ours may not free; a process of
  * its own for logins and layers costs a round trip for every packet, and runs out in its turn. Where OpenSSL 3.5 is the
  * system's own and the plug-in is the old one, this does not help, nor where it cannot be done (another allocator, musl):
  * there `threadKeys` tells when a worker has to go.

@@ -120,14 +120,20 @@ describe(`session mode${isRoot ? '' : ' (skipped: needs root)'}`, function () {
   it('starts a daemon from PATH whose socket is missing, and a secondary one', async () => {
     await install('virtqemud');
     await install('virtsecretd');
-    const { socket } = await started({ PATH: `${programs}:${searchPath}`, LISTEN_FDS: '0' });
+    const { socket } = await started({
+      PATH: `${programs}:${searchPath}`,
+      LISTEN_FDS: '0',
+      LIBVIRT_DEBUG: '4',
+      LIBVIRT_LOG_FILTERS: '4:rpc',
+      LIBVIRT_LOG_OUTPUTS: '4:stderr',
+    });
     const client = await RawClient.open(socket, uri);
     const hostname = await client.call(getHostname);
     expect(hostname.payload).to.deep.equal(encodeString('virtqemud-sock'));
     expect(await startedPrograms()).to.deep.equal([`${programs}/virtqemud --timeout=120`]);
     const environment = await readFile(join(directory, 'run/environment'), 'utf8');
     expect(environment).to.contain(`XDG_RUNTIME_DIR=${directory}/run\n`);
-    expect(environment).to.not.match(/^(NODE_|LISTEN_|VIRTPROXYD_)/m);
+    expect(environment).to.not.match(/^(NODE_|LISTEN_|VIRTPROXYD_|LIBVIRT_DEBUG|LIBVIRT_LOG_)/m);
 
     // A second client finds it running.
     const other = await RawClient.open(socket, uri);

@@ -354,7 +354,7 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
       const last = await enter();
       await log.line(
         new RegExp(
-          String.raw` warning : pool : worker ${worker} has \d+ of 1024 thread keys in use by SASL logins: it drains and is replaced`,
+          String.raw` warning : daemon.pool : worker ${worker} has \d+ of 1024 thread keys in use by SASL logins: it drains and is replaced`,
         ),
       );
       const next = await enter();

@@ -81,6 +81,9 @@ describe('primary/hooks', () => {
     );
     const env = {
       LANG: 'C.UTF-8',
+      LIBVIRT_DEBUG: '1',
+      LIBVIRT_LOG_FILTERS: '1:*',
+      LIBVIRT_LOG_OUTPUTS: '1:stderr',
       LISTEN_FDS: '2',
       LISTEN_FDNAMES: 'a:b',
       LISTEN_PID: '1',
@@ -104,7 +107,7 @@ describe('primary/hooks', () => {
         .filter((fd) => Number(fd) < 10),
     ).to.deep.equal(['0', '1', '2']);
     expect(variables).to.include.members(['LANG=C.UTF-8', 'PATH=/usr/bin:/bin']);
-    expect(variables.join('\n')).not.to.match(/LISTEN|NODE|NOTIFY|VIRTPROXYD|WATCHDOG/);
+    expect(variables.join('\n')).not.to.match(/LIBVIRT|LISTEN|NODE|NOTIFY|VIRTPROXYD|WATCHDOG/);
   });
 
   it('logs status and words of one that fails, and goes on', async () => {
