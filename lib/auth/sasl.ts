@@ -6,7 +6,7 @@ import { AuthenticationError, type AuthenticationFailure } from './authenticatio
 export const maximumSaslData = 65536;
 
 /** tcp_min_ssf where the configuration does not set it: single DES, what old Kerberos has. */
-export const defaultMinSsf = 56;
+const defaultMinSsf = 56;
 
 /** Bytes that a client must accept in one packet: each costs a call of libsasl2, however small it is. libvirt's accept 65 536. */
 const minimumPacket = 1024;

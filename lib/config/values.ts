@@ -72,7 +72,7 @@ export function absolutePath(value: string): string {
 }
 
 /** An absolute path that can be the address of a UNIX socket. */
-export function socketPath(value: string): string {
+function socketPath(value: string): string {
   return withRoomFor('', value);
 }
 

@@ -9,8 +9,7 @@ import type { WorkerReport } from './worker-report.js';
 
 export { transports, type Transport } from './transports.js';
 
-export const authMethods = ['none', 'sasl', 'polkit'] as const;
-export type AuthMethod = (typeof authMethods)[number];
+export type AuthMethod = 'none' | 'sasl' | 'polkit';
 
 /** Who is at the other end of a UNIX socket, as the kernel knew at the time of accepting. */
 export interface LocalPeer {

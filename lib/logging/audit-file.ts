@@ -3,8 +3,7 @@ import { LineQueue } from './line-queue.js';
 import { LogOpenError } from './log-output.js';
 
 /** How a call ended: `lost` means that no reply will come, so that nobody knows. */
-export const auditStatuses = ['ok', 'error', 'lost'] as const;
-export type AuditStatus = (typeof auditStatuses)[number];
+export type AuditStatus = 'ok' | 'error' | 'lost';
 
 /** One call that changes something. Plain data: it goes from the worker to the primary, and as JSON into the file. */
 export interface AuditEntry {

@@ -1,7 +1,6 @@
 import type { LogLevel, LogRecord } from './logger.js';
 
-export const logFormats = ['libvirt', 'json'] as const;
-export type LogFormat = (typeof logFormats)[number];
+export type LogFormat = 'libvirt' | 'json';
 
 /** The name under which syslog and journald know the program. */
 const identifier = 'virtproxyd';

@@ -30,7 +30,7 @@ interface ComponentThreshold {
 }
 
 /** The numbers of the levels in virtproxyd.conf. */
-export const levelNumbers = {
+const levelNumbers = {
   debug: 1,
   info: 2,
   warning: 3,

@@ -13,7 +13,7 @@ export function missingParts(
 }
 
 /** The daemons whose sockets should be there and are not: those that [routes] names, and one hypervisor's at least. */
-export function missingSockets(sockets: readonly DaemonSocket[]): string[] {
+function missingSockets(sockets: readonly DaemonSocket[]): string[] {
   const missing = sockets
     .filter(({ isRouted, isThere }) => isRouted && !isThere)
     .map(({ daemon, path }) => `There is no socket '${path}' of ${daemon}.`);

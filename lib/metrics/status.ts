@@ -44,8 +44,7 @@ export interface DaemonStatus {
 }
 
 /** `down`: nobody is served; `degraded`: there are warnings that keep somebody from being served. */
-export const healthStates = ['ok', 'degraded', 'down'] as const;
-export type Health = (typeof healthStates)[number];
+export type Health = 'ok' | 'degraded' | 'down';
 
 /** What `/status.json` has: the daemon at a glance. Times are milliseconds since the epoch. */
 export interface Status {

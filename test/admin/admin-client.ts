@@ -20,7 +20,7 @@ export interface ListedClient {
 }
 
 /** What a call was answered with instead of what it asked for. */
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(readonly wire: WireError) {
     super(wire.message ?? '');
   }

@@ -51,7 +51,7 @@ export const someClients: readonly ConnectedClient[] = [
 ];
 
 /** A daemon that remembers what it was told. */
-export class FakeBackend implements AdminBackend, AdministeredServer {
+class FakeBackend implements AdminBackend, AdministeredServer {
   readonly version = '12.34.56';
   readonly name = 'virtproxyd';
   readonly server = this;

@@ -35,8 +35,7 @@ export interface Launched {
 }
 
 /** `direct` is no proxy at all, `relay` one that understands nothing of what it relays. */
-export const competitorKinds = ['direct', 'ours', 'relay', 'libvirt'] as const;
-export type CompetitorKind = (typeof competitorKinds)[number];
+type CompetitorKind = 'direct' | 'ours' | 'relay' | 'libvirt';
 
 export interface Competitor {
   readonly name: string;

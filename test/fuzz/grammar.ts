@@ -55,7 +55,7 @@ export const edges = [
 ] as const;
 
 /** Lengths that end a connection at once, whoever announces them. */
-export const wrongLengths = [
+const wrongLengths = [
   ...Array.from({ length: headerLength }, (_, length) => length),
   maxFrameLength + 1,
   0x8000_0000,
@@ -78,7 +78,7 @@ const streaming = procedures.filter(({ opensStream }) => opensStream);
 const events = procedures.filter(({ isEvent }) => isEvent);
 
 /** Text with all that makes text difficult. */
-export function text(random: Random): string {
+function text(random: Random): string {
   return random.pick([
     '',
     'x',

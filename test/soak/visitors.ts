@@ -22,7 +22,7 @@ import { echoOf, streamBytes, stressCall } from '../peers/stress-daemon.js';
 const patience = 20_000;
 
 /** What the echo calls say whose they are; the daemon keeps one note for each number. */
-export const visitorNumber = 1;
+const visitorNumber = 1;
 
 const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
 
