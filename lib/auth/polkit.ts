@@ -1,5 +1,5 @@
 /**
- * The question to polkit whether a local client may use a socket (behaviour.md, Authentication).
+ * The question to polkit whether a local client may use a socket.
  * Every answer but a plain yes is a refusal: no bus, no polkitd, an error, a late answer.
  */
 import { readFile } from 'node:fs/promises';

@@ -2,7 +2,7 @@ import { NativeError } from '../native/error.js';
 import { SaslServer, type SaslStep } from '../native/sasl.js';
 import { AuthenticationError, type AuthenticationFailure } from './authentication-error.js';
 
-/** The most bytes one message of the exchange may carry (wire.md, AUTH_SASL_START). */
+/** The most bytes one message of the exchange may carry (PROTOCOL.md, "Session procedures"). */
 export const maximumSaslData = 65536;
 
 /** tcp_min_ssf where the configuration does not set it: single DES, what old Kerberos has. */

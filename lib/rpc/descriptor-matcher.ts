@@ -26,7 +26,7 @@ const countEnd = headerLength + 4;
 /**
  * Takes the descriptors, and the bytes they travel with, out of a stream of frames. A frame's last byte is held back
  * until its descriptors are there, so that whoever cuts the frames finds them together.
- * Source: protocol description in README ("File descriptors").
+ * Source: PROTOCOL.md, "File descriptors".
  */
 export class DescriptorMatcher {
   /** Beginning of the frame that is arriving, as far as it is needed. */

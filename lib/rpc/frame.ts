@@ -1,6 +1,6 @@
 /**
  * The fixed part of a libvirt RPC frame: numbers, limits and access to the header's fields in place.
- * Source: protocol description in README ("The wire"), libvirt's published protocol definition 11.3.0.
+ * Source: PROTOCOL.md beside this file, which has them from libvirt's published protocol definition 11.3.0.
  */
 
 export const program = {

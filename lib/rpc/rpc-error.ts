@@ -63,7 +63,7 @@ export class RpcError extends Error {
 
 const sentenceOf = (code: number): string => sentences[code] ?? '%s';
 
-/** The error struct of protocol "Error reply": what REPLY and STREAM frames with status ERROR carry. */
+/** The error struct (PROTOCOL.md, "Errors"): what REPLY and STREAM frames with status ERROR carry. */
 export function encodeErrorPayload(error: RpcError): Buffer {
   const writer = new XdrWriter(192);
   const text = (value: string | null): void => {

@@ -1,7 +1,7 @@
 import { XdrReader } from '../../lib/rpc/xdr-reader.js';
 import { XdrWriter } from '../../lib/rpc/xdr-writer.js';
 
-/** The client's side of wire.md's SASL procedures. Data is an array of chars, each an int of its own. */
+/** The client's side of the SASL procedures (PROTOCOL.md, "Session procedures"). */
 
 const maxLength = 65_536;
 

@@ -16,7 +16,7 @@ export function firstMessage(fd: number, transport: Transport): FirstMessage {
   return (transport === 'tls' ? isWholeRecord(bytes) : isWholeFrame(bytes)) ? 'whole' : 'partial';
 }
 
-/** The length of a frame is its first word (wire.md). */
+/** The length of a frame is its first word (PROTOCOL.md, "Frames"). */
 function isWholeFrame(bytes: Buffer): boolean {
   return (
     bytes.length === buffer.length || (bytes.length >= 4 && bytes.length >= bytes.readUInt32BE(0))

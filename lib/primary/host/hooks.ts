@@ -6,7 +6,7 @@ import { childEnvironment } from '../../config/child-environment.js';
 import type { Environment } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 
-/** What the hook is told of: operation, sub-operation and an extra word (behaviour.md, Hooks). */
+/** What the hook is told of: operation, sub-operation and an extra word. */
 export const hookEvents = {
   start: ['start', '-', 'start'],
   reload: ['reload', 'begin', 'SIGHUP'],
