@@ -11,7 +11,7 @@ const CONF_HEAD = `Configuration of virtproxyd, the libvirt proxy daemon. See vi
 Every key is shown with its default, or with an example if it has none. Write KEY = VALUE, one to a line. A value is an integer, a string in quotes or a list of strings such as
 [ "one", "two" ]. A bool is 0 or 1.`;
 
-const CLUSTER_HEAD = `Settings of virtproxyd's worker processes, which virtproxyd.conf does not know. See virtproxyd(8).
+const CLUSTER_HEAD = `Settings of virtproxyd's worker processes, which virtproxyd.conf does not know. See virtproxyd-cluster.ini(5).
 
 This file stands beside virtproxyd.conf. It may be absent, as may every section and key in it.`;
 
@@ -45,7 +45,7 @@ export function sampleClusterIni(): string {
   return [comment(CLUSTER_HEAD), ...sections, routes].join('\n');
 }
 
-/** The manual page's list of virtproxyd.conf keys, in man(7) macros. */
+/** virtproxyd(8)'s list of virtproxyd.conf keys, in man(7) macros. */
 export function manKeys(): string {
   return Object.entries(SECTIONS)
     .map(([section, { title, note }]) => {
@@ -60,7 +60,7 @@ export function manKeys(): string {
     .join('');
 }
 
-/** The manual page's list of the cluster's settings, in man(7) macros. */
+/** virtproxyd-cluster.ini(5)'s list of settings, in man(7) macros. */
 export function manClusterKeys(): string {
   const sections = clusterSections().map(([section, rows]) => {
     const items = rows.map(([key, row]) =>

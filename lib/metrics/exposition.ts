@@ -4,7 +4,7 @@ import type { Facts } from './facts.js';
 import { families, type Family, type Sample } from './families.js';
 
 /** The histogram of call durations. */
-const durations = {
+export const durations = {
   name: 'virtproxyd_call_duration_seconds',
   help: 'Time from the forwarding of a call to its reply.',
 } as const;

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { parseClusterIni } from '../../lib/config/cluster-ini.js';
 import { parseConf } from '../../lib/config/grammar.js';
@@ -7,8 +7,12 @@ import { CONF_KEYS } from '../../lib/config/keys.js';
 import { manClusterKeys, manKeys, sampleClusterIni, sampleConf } from '../../lib/config/render.js';
 import { checkEntries } from '../../lib/config/settings.js';
 
-const MAN_PAGE = 'man/virtproxyd.8';
-const REMEDY = 'npm run build && node dist/test/config/regenerate.js';
+/** Manual pages, and the lists in them. */
+const lists = [
+  ['man/virtproxyd.8', 'keys', manKeys()],
+  ['man/virtproxyd-cluster.ini.5', 'cluster keys', manClusterKeys()],
+] as const;
+const REMEDY = 'npm run regenerate';
 
 const uncommented = (sample: string): string => sample.replaceAll(/^#(?=[a-z_]+ = )/gm, '');
 
@@ -23,14 +27,13 @@ describe('files made from the tables of keys', () => {
     );
   });
 
-  it('the manual page is up to date', function () {
-    if (!existsSync(MAN_PAGE)) this.skip();
-    const page = readFileSync(MAN_PAGE, 'utf8');
-    const keys = `.\\" begin keys\n${manKeys()}.\\" end keys\n`;
-    const clusterKeys = `.\\" begin cluster keys\n${manClusterKeys()}.\\" end cluster keys\n`;
-    expect(page.includes(keys), REMEDY).to.equal(true);
-    expect(page.includes(clusterKeys), REMEDY).to.equal(true);
-  });
+  for (const [page, name, list] of lists) {
+    it(`${page} has its ${name} up to date`, function () {
+      if (!existsSync(page)) this.skip();
+      const part = `.\\" begin ${name}\n${list}.\\" end ${name}\n`;
+      expect(readFileSync(page, 'utf8').includes(part), REMEDY).to.equal(true);
+    });
+  }
 
   it('the sample virtproxyd.conf sets nothing, and every key when its comments are removed', () => {
     expect(parseConf(sampleConf(), 's').entries).to.deep.equal([]);
@@ -51,12 +54,13 @@ describe('files made from the tables of keys', () => {
     expect(metrics.listen).to.be.a('string');
   });
 
-  const judges = [
-    ['man', '--warnings', '-E', 'UTF-8', '-l', MAN_PAGE],
-    ['mandoc', '-T', 'lint', MAN_PAGE],
-  ];
+  const pages = existsSync('man') ? readdirSync('man').map((name) => `man/${name}`) : [];
+  const judges = pages.flatMap((page) => [
+    ['man', '--warnings', '-E', 'UTF-8', '-l', page],
+    ['mandoc', '-T', 'lint', page],
+  ]);
   for (const [program = '', ...args] of judges) {
-    it(`the manual page is clean (needs ${program})`, function () {
+    it(`${args.at(-1)} is a clean manual page (needs ${program})`, function () {
       const { error, status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
       if (error !== undefined) this.skip();
       expect(stderr).to.equal('');

@@ -169,11 +169,14 @@ describe('exposition', () => {
     expect(full.names).to.deep.equal(empty.names);
   });
 
-  it('is described in the README, name by name', async () => {
+  it('is described in the manual page, name by name', async () => {
     const { names } = new Scrape(await new Exposition().text(factsWith()));
-    const readme = await readFile(new URL('../../../README.md', import.meta.url), 'utf8');
-    const rows = readme.split('\n').filter((line) => /^\| `(virtproxyd|process)_/.test(line));
-    const described = rows.flatMap((line) => line.split('|')[1]?.match(/[a-z_]{8,}/g) ?? []);
+    const page = new URL('../../../man/virtproxyd-metrics.7', import.meta.url);
+    const [, section = ''] = (await readFile(page, 'utf8')).split('.SH METRICS\n');
+    const heads = section.matchAll(/^\.TP\n(.*)$/gm);
+    const described = [...heads].flatMap(([, head = '']) =>
+      [...head.matchAll(/\\fB(\w+)\\fP/g)].map(([, name]) => name),
+    );
     expect(described).to.have.members(names);
   });
 });

@@ -11,17 +11,24 @@ import { saslAccountsLacking } from '../peers/sasl-accounts.js';
 import { sharedHost } from '../peers/shared-host.js';
 import { freshDirectory } from '../peers/waiting.js';
 
-const heading = '## Secure remote access in five minutes\n';
+/** REMOTE_ACCESS_PAGE names another manual page that has the commands. */
+const page =
+  process.env['REMOTE_ACCESS_PAGE'] ??
+  fileURLToPath(new URL('../../../man/virtproxyd-remote.7', import.meta.url));
 
-/** README_FILE names another file that has the section. */
-const readme =
-  process.env['README_FILE'] ?? fileURLToPath(new URL('../../../README.md', import.meta.url));
+/** The characters that man(7) writes in other ways. */
+const characters: Readonly<Record<string, string>> = { '\\-': '-', '\\e': '\\', '\\(ti': '~' };
 
-/** The commands of the section, in their fences. */
+/** The commands of the page, as they are typed. */
 function commands(): string[] {
-  const [, section = ''] = readFileSync(readme, 'utf8').split(heading);
-  const [body = ''] = section.split(/^## /m);
-  return [...body.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, text]) => text!);
+  const examples = readFileSync(page, 'utf8').matchAll(/^\.EX\n(.*?)^\.EE$/gms);
+  return [...examples].map(([, text]) =>
+    text!.replaceAll(/\\(\(..|.)/g, (escape) => {
+      const character = characters[escape];
+      if (character === undefined) throw new Error(`${page}: what does ${escape} stand for?`);
+      return character;
+    }),
+  );
 }
 
 const blocks = commands();
@@ -38,7 +45,7 @@ function findObstacle(): string | null {
     'true',
   ]);
   if (trial.status !== 0) return 'needs unshare with namespaces of all kinds';
-  return blocks.length === 0 ? 'the README has no such section' : null;
+  return blocks.length === 0 ? `${page} has no commands` : null;
 }
 
 const obstacle = findObstacle();
@@ -58,7 +65,7 @@ try() {
 ${steps.join('\n')}
 `;
 
-describe(`the README's secure remote access${obstacle === null ? '' : ` (skipped: ${obstacle})`}`, function () {
+describe(`secure remote access by virtproxyd-remote(7)${obstacle === null ? '' : ` (skipped: ${obstacle})`}`, function () {
   this.timeout(60_000);
   let directory: string;
   let env: Record<string, string>;
