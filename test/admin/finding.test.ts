@@ -15,7 +15,7 @@ const obstacle =
 
 const servers = / *0 +virtproxyd\n *1 +admin\n/;
 
-describe(`how virt-admin finds the daemon${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, function () {
+describe(`virt-admin finds the daemon${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, function () {
   this.timeout(30_000);
   let directory: string;
   let proxy: Proxy | null = null;
@@ -62,7 +62,7 @@ describe(`how virt-admin finds the daemon${obstacle === undefined ? '' : ` (skip
     });
   }
 
-  it('but another user than the daemon’s is refused, whatever the permissions', async () => {
+  it('but is refused as another user than the daemon’s, whatever the permissions', async () => {
     proxy = await Proxy.start({ directory, conf: { unix_sock_admin_perms: '0777' } });
     const socket = join(directory, 'libvirt-admin-sock');
     const user = account('nobody');
@@ -73,14 +73,14 @@ describe(`how virt-admin finds the daemon${obstacle === undefined ? '' : ` (skip
     expect((await virtAdmin(socket, ['server-list'])).code).to.equal(0);
   });
 
-  it('and root is refused by an ordinary user’s daemon', async () => {
+  it('but is refused as root by an ordinary user’s daemon', async () => {
     proxy = await Proxy.start({ directory, user: account('nobody') });
     const socket = join(directory, 'run/libvirt/libvirt-admin-sock');
     expect((await virtAdmin(socket, ['server-list'])).code).to.equal(1);
     expect(proxy.log()).to.match(/refused process \d+ of uid 0 /);
   });
 
-  it('and both names are gone when the daemon is', async () => {
+  it('by neither name once the daemon is gone', async () => {
     proxy = await Proxy.start({ directory });
     const names = ['libvirt', 'virtproxyd'].map((name) => join(directory, `${name}-admin-sock`));
     expect(names.every((name) => existsSync(name))).to.be.true;

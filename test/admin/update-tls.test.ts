@@ -75,7 +75,7 @@ describe(`SERVER_UPDATE_TLS_FILES${lacking === undefined ? '' : ` (skipped: ${la
   const served = (client: RawClient): string =>
     (client.socket as unknown as TLSSocket).getPeerCertificate().subject.CN as string;
 
-  it('are taken anew by all workers, and connections stay', async () => {
+  it('has all workers take the files anew, and connections stay', async () => {
     const old = await connect('client');
     expect(served(old)).to.equal('first');
     expect((await old.openUri('qemu:///system')).status).to.equal(status.ok);
@@ -87,7 +87,7 @@ describe(`SERVER_UPDATE_TLS_FILES${lacking === undefined ? '' : ` (skipped: ${la
     for (const client of [old, ...fresh]) client.destroy();
   });
 
-  it('a new revocation list counts from then on', async () => {
+  it('has a new revocation list count from then on', async () => {
     const revoked = ca.issue('revoked');
     const client = await connectTls({ port, ca: ca.cert, certificate: revoked });
     await copyFile(ca.revoke('some', [revoked]), revocations);
@@ -101,7 +101,7 @@ describe(`SERVER_UPDATE_TLS_FILES${lacking === undefined ? '' : ` (skipped: ${la
     client.destroy();
   });
 
-  it('are refused with the reason when they are bad, and the old ones serve on', async () => {
+  it('is refused with the reason when a file is bad, and the old ones serve on', async () => {
     const bad: [string, () => Promise<void> | void][] = [
       ['does not hold', () => writeFileSync(certificate, 'rubbish')],
       ['not meant for a TLS server', () => copyFile(ca.issue('client').cert, certificate)],

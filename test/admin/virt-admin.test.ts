@@ -24,7 +24,7 @@ const own = 'virtproxyd';
 
 type Fields = Readonly<Record<string, string>>;
 
-describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, function () {
+describe(`virt-admin is served:${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, function () {
   this.timeout(60_000);
   let directory: string;
   let qemu: StandInDaemon;
@@ -113,17 +113,17 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     return (await listed()).find(([, name]) => name === transport)![0];
   }
 
-  it('server-list, alias srv-list', async () => {
+  it('server-list and its alias srv-list name both servers', async () => {
     for (const command of ['server-list', 'srv-list']) {
       expect(await ask(command)).to.match(/^ *0 +virtproxyd\n *1 +admin$/);
     }
   });
 
-  it('version, of the daemon too', async () => {
+  it('version tells the daemon’s too', async () => {
     expect(await ask('version')).to.match(/Running against daemon: \d+\.\d+\.\d+$/);
   });
 
-  it('uri, connect', async () => {
+  it('uri and connect work', async () => {
     expect(await ask('uri')).to.contain(adminSocket());
     await ask('connect', `libvirtd+unix:///system?socket=${adminSocket()}`);
   });
@@ -211,7 +211,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     expect(await fail('client-info', own, id)).to.contain(`matching ID '${id}'`);
   });
 
-  it('server-threadpool-info', async () => {
+  it('server-threadpool-info counts workers', async () => {
     expect(await fields('server-threadpool-info', own)).to.deep.equal({
       minWorkers: '2',
       maxWorkers: '2',
@@ -251,7 +251,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     expect(proxy.workers()).to.have.length(2);
   });
 
-  it('server-clients-info', async () => {
+  it('server-clients-info shows limits and clients', async () => {
     expect(await fields('server-clients-info', own)).to.deep.equal({
       nclients_max: '5000',
       nclients: '4',
@@ -262,7 +262,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     expect(await fail('server-clients-info', 'nosuch')).to.contain("No server named 'nosuch'");
   });
 
-  it('server-clients-set', async () => {
+  it('server-clients-set changes limits', async () => {
     await ask('server-clients-set', own, '--max-clients', '100', '--max-unauth-clients', '30');
     expect(await fields('server-clients-info', own)).to.include({
       nclients_max: '100',
@@ -281,7 +281,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     });
   });
 
-  it('daemon-log-filters', async () => {
+  it('daemon-log-filters shows and changes filters', async () => {
     expect(await ask('daemon-log-filters')).to.equal('');
     await ask('daemon-log-filters', '--filters', '4:relay 1:session');
     expect(await ask('daemon-log-filters')).to.equal('4:relay 1:session');
@@ -293,7 +293,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     expect(await ask('daemon-log-filters')).to.equal('');
   });
 
-  it('daemon-log-outputs', async () => {
+  it('daemon-log-outputs shows and changes outputs', async () => {
     const before = await ask('daemon-log-outputs');
     const outputs = `2:file:${join(directory, 'log')} 3:stderr`;
     await ask('daemon-log-outputs', '--outputs', outputs);
@@ -308,7 +308,7 @@ describe(`virt-admin${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`,
     expect(await ask('daemon-log-outputs')).to.equal(before);
   });
 
-  it('daemon-timeout', async () => {
+  it('daemon-timeout sets the time-out', async () => {
     await ask('daemon-timeout', '--timeout', '3600');
     await ask('daemon-timeout', '--timeout', '0');
     expect(await fail('daemon-timeout', '--timeout', '2147484')).to.contain('2147483');

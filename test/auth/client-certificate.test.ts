@@ -148,7 +148,7 @@ describe(`verifyClientCertificate${lacking === undefined ? '' : ` (skipped: ${la
     await expectAcceptance(authority.issue('elliptic', { key }));
   });
 
-  it('refuses no certificate', async () => {
+  it('refuses a client without a certificate', async () => {
     await expectRefusal('missing', 'no certificate', null);
   });
 

@@ -35,7 +35,7 @@ describe('DerReader', () => {
   });
 
   const malformed = {
-    'nothing after the tag': '04',
+    'an element that ends with its tag': '04',
     'a length that is cut off': '04 82 01',
     'content that is cut off': '04 02 00',
     'the indefinite length of BER': '24 80 04 00 00 00',

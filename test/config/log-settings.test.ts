@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { matches, parseLogFilters, parseLogOutputs } from '../../lib/config/log-settings.js';
 import { ValueError } from '../../lib/config/values.js';
 
-describe('log_filters and log_outputs', () => {
+describe('the grammar of log_filters and log_outputs', () => {
   it('reads filters in their order', () => {
     expect(parseLogFilters(' 1:session  4:transport.tls\n')).to.deep.equal([
       { level: 1, match: 'session' },

@@ -20,7 +20,7 @@ interface Fault {
   readonly key: string | null;
 }
 
-describe('a reload of what is broken', function () {
+describe('a reload of what is broken:', function () {
   this.timeout(90_000);
   let service: Service;
   let stress: Stress;
@@ -203,7 +203,7 @@ describe('a reload of what is broken', function () {
     await once(rival, 'close');
   });
 
-  it('can be mended and done again', async () => {
+  it('once it is mended, succeeds', async () => {
     await service.configure({ unix_sock_rw_perms: '0755' });
     await service.reload();
     expect(service.socketMode()).to.equal(0o755);

@@ -14,7 +14,7 @@ const watched = 30_000;
 const mostForks = 10;
 
 /** These take their time, so they run side by side, each on a service of its own. */
-describe('a fault that lasts', function () {
+describe('a fault that lasts:', function () {
   this.timeout(90_000);
   const running: Record<string, () => Promise<void>> = {
     'workers that crash as soon as they are loaded: few forks, the others serve': () =>

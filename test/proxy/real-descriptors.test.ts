@@ -20,7 +20,7 @@ function virshWithFile(uri: string, words: readonly string[], file: string): Pro
   return run('sh', ['-c', script, 'sh', file, uri, ...words]);
 }
 
-describe(`libvirt's clients pass file descriptors through the proxy${reason === null ? '' : ` (skipped: ${reason})`}`, function () {
+describe(`libvirt's clients pass file descriptors through the proxy:${reason === null ? '' : ` (skipped: ${reason})`}`, function () {
   this.timeout(60_000);
   const guest = 'passing';
   let host: ModularHost;

@@ -104,7 +104,7 @@ describe('the flow of bytes through the relay', function () {
     expect(received.digest('hex')).to.equal(sent.digest('hex'));
   }
 
-  describe('back-pressure', () => {
+  describe('has back-pressure:', () => {
     it('a client that does not read holds up its daemon', async () => {
       const { client, link, call } = await host.streaming(host.storage, download);
       await expectBackPressure(link, client, { procedure: download, serial: call.serial });

@@ -16,7 +16,7 @@ const program = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url))
 
 const reason = process.getuid?.() === 0 ? null : 'needs root';
 
-describe(`the init scripts${reason === null ? '' : ` (${reason})`}`, function () {
+describe(`the init script${reason === null ? '' : ` (${reason})`}`, function () {
   this.timeout(60_000);
   let directory: string;
   let pidFile: string;
@@ -241,7 +241,7 @@ describe(`the init scripts${reason === null ? '' : ` (${reason})`}`, function ()
     await expectServed();
   });
 
-  it('do for OpenRC the same, as far as its functions go', async () => {
+  it('for OpenRC does the same, as far as its functions go', async () => {
     // What openrc-run does around the functions of a script.
     const openrc = (...functions: string[]): Promise<Finished> =>
       run('/bin/sh', [
