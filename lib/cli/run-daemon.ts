@@ -31,21 +31,17 @@ export async function runDaemon(
         process.exit(0);
       }
       stopping = true;
-      void primary.stop(signal).then(() => process.exit(0));
+      primary.stop(signal);
     });
   }
   process.on('SIGHUP', () => {
     // At once, and whatever becomes of the reload: a log's rotation relies on it.
     logging.reopen();
-    void primary.reload();
+    primary.reload();
   });
-  process.on('SIGUSR2', () => {
-    void primary.upgrade().then((done) => {
-      if (done) process.exit(0);
-    });
-  });
+  process.on('SIGUSR2', () => primary.upgrade());
   await primary.start(inheritance);
-  if (!daemon) return;
+  if (!daemon || !primary.isServing) return;
   logging.flush();
   leaveTerminal();
   // An output to the standard error must let go of the terminal too.

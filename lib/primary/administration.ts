@@ -29,9 +29,8 @@ export interface AdministeredParts {
   readonly reception: Reception;
   readonly pool: WorkerPool;
   readonly logging: LogControl;
-  readonly servesTls: () => boolean;
   /** The files are good, and in use for connections to come. */
-  readonly tlsUpdated: (expiry: CertificateExpiry) => void;
+  readonly onTlsUpdated: (expiry: CertificateExpiry) => void;
   readonly setIdleTimeout: (seconds: number) => void;
   readonly shutDown: () => void;
   readonly log: Logger;
@@ -170,13 +169,14 @@ class ProxyServer implements AdministeredServer {
   }
 
   async updateTls(): Promise<void> {
-    const { configuration, pool, servesTls, tlsUpdated, log } = this.parts;
-    if (!servesTls()) {
+    const { pool, onTlsUpdated, log } = this.parts;
+    const configuration = this.parts.configuration();
+    if (!configuration.conf.listen_tls) {
       throw new AdminError('failed', 'there is no TLS socket: set listen_tls and reload');
     }
     let expiry: CertificateExpiry;
     try {
-      expiry = await checkTlsFiles(configuration(), log);
+      expiry = await checkTlsFiles(configuration, log);
     } catch (error) {
       log.error(`the TLS files were not updated: ${messageOf(error)}`);
       throw new AdminError('system', messageOf(error), { cause: error });
@@ -185,7 +185,7 @@ class ProxyServer implements AdministeredServer {
     for (const worker of workers) worker.send({ kind: 'tls' });
     // A worker that has answered has the new files.
     await loadsOf(workers.filter(({ state }) => state === 'ready'));
-    tlsUpdated(expiry);
+    onTlsUpdated(expiry);
     log.info('the TLS files were updated');
   }
 }

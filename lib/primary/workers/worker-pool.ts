@@ -15,10 +15,10 @@ import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.
 /** What the pool tells the primary. */
 export interface PoolEvents {
   /** A worker can take clients. */
-  ready(): void;
-  message(worker: WorkerProcess, message: WorkerMessage): void;
+  onWorkerReady(): void;
+  onWorkerMessage(worker: WorkerProcess, message: WorkerMessage): void;
   /** A worker is gone, and its clients with it. */
-  lost(worker: WorkerProcess): void;
+  onWorkerLost(worker: WorkerProcess): void;
 }
 
 /** No worker of a configuration came up. */
@@ -269,7 +269,7 @@ export class WorkerPool implements WorkerEvents {
 
   message(worker: WorkerProcess, message: WorkerMessage): void {
     if (message.kind !== 'ready') {
-      this.events.message(worker, message);
+      this.events.onWorkerMessage(worker, message);
       return;
     }
     if (worker.state !== 'starting') return;
@@ -281,7 +281,7 @@ export class WorkerPool implements WorkerEvents {
       return;
     }
     this.onStarted?.();
-    this.events.ready();
+    this.events.onWorkerReady();
   }
 
   complaint(worker: WorkerProcess, line: string): void {
@@ -293,7 +293,7 @@ export class WorkerPool implements WorkerEvents {
     worker.state = 'gone';
     this.workers.delete(worker);
     this.log.info(`worker ${worker.pid} ${how}`);
-    this.events.lost(worker);
+    this.events.onWorkerLost(worker);
     if (this.workers.size === 0) this.onEmpty();
   }
 

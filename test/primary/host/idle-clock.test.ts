@@ -8,12 +8,12 @@ describe('primary/host/idle-clock', () => {
   let idleTimes: number[];
   let clock: IdleClock;
   const make = (seconds: number): IdleClock => {
-    clock = new IdleClock(
-      seconds,
-      () => isIdle,
-      (after) => idleTimes.push(after),
-    );
+    clock = new IdleClock(seconds);
     return clock;
+  };
+  const idleness = {
+    isIdle: () => isIdle,
+    onIdle: (after: number) => void idleTimes.push(after),
   };
   beforeEach(() => {
     isIdle = true;
@@ -24,27 +24,27 @@ describe('primary/host/idle-clock', () => {
   const toTell = (): Promise<unknown> =>
     until(() => idleTimes.length > 0, { what: 'the idle time to pass' });
 
-  it('tells when nobody has been there for its time, from when it is first asked to look', async () => {
-    make(0.02).look();
+  it('tells when nobody has been there for its time, from its start on', async () => {
+    make(0.02).start(idleness);
     await toTell();
     expect(idleTimes).to.deep.equal([0.02]);
   });
 
   it('begins anew with everybody who comes and goes', async () => {
-    make(0.05).look();
+    make(0.05).start(idleness);
     for (let visit = 0; visit < 4; visit++) {
       isIdle = false;
-      clock.look();
+      clock.restart();
       await delay(20);
       isIdle = true;
-      clock.look();
+      clock.restart();
     }
     expect(idleTimes).to.deep.equal([]);
     await toTell();
   });
 
   it('never tells with a time of 0, until it is given one', async () => {
-    make(0).look();
+    make(0).start(idleness);
     await delay(5);
     expect(idleTimes).to.deep.equal([]);
     clock.set(0.01);
@@ -53,9 +53,9 @@ describe('primary/host/idle-clock', () => {
   });
 
   it('never tells once it has been stopped, whatever it is told', async () => {
-    make(0.01).look();
+    make(0.01).start(idleness);
     clock.stop();
-    clock.look();
+    clock.restart();
     clock.set(0.001);
     await delay(30);
     expect(idleTimes).to.deep.equal([]);

@@ -1,0 +1,107 @@
+import { AdminServer } from '../admin/admin-server.js';
+import type { Configuration } from '../config/configuration.js';
+import type { LogControl } from '../logging/log-control.js';
+import type { Logger } from '../logging/logger.js';
+import { Administration, adminSettingsOf } from './administration.js';
+import { clientLimits, Reception } from './clients/reception.js';
+import { Entrance } from './entrance.js';
+import { runHooks, type HookEvent } from './host/hooks.js';
+import { IdleClock } from './host/idle-clock.js';
+import type { ServiceManager } from './host/service-manager.js';
+import { StatusReport } from './host/status-report.js';
+import type { Lifecycle } from './lifecycle.js';
+import { Observation } from './observation.js';
+import type { PrimaryOptions } from './primary-options.js';
+import { WorkerPool, type PoolEvents } from './workers/worker-pool.js';
+import { WorkerWatch } from './workers/worker-watch.js';
+
+/** Seconds that the administrator's hooks may take, each. */
+const hookTimeoutSeconds = 30;
+
+/** What the parts are made from. */
+export interface PartsOptions {
+  readonly options: PrimaryOptions;
+  readonly configuration: Configuration;
+  readonly serviceManager: ServiceManager;
+  readonly logging: LogControl;
+  readonly log: Logger;
+  readonly life: Lifecycle;
+  readonly poolEvents: PoolEvents;
+}
+
+/** What the primary is made of. Each part knows only those made before it. */
+export class PrimaryParts {
+  readonly options: PrimaryOptions;
+  readonly serviceManager: ServiceManager;
+  readonly logging: LogControl;
+  readonly log: Logger;
+  readonly life: Lifecycle;
+  /** The one in force. */
+  configuration: Configuration;
+  readonly idleClock: IdleClock;
+  readonly pool: WorkerPool;
+  readonly watch: WorkerWatch;
+  readonly reception: Reception;
+  readonly observation: Observation;
+  readonly admin: AdminServer;
+  readonly entrance: Entrance;
+  readonly status: StatusReport;
+
+  constructor(given: PartsOptions) {
+    const { options, configuration, serviceManager, logging, log, life, poolEvents } = given;
+    this.options = options;
+    this.configuration = configuration;
+    this.serviceManager = serviceManager;
+    this.logging = logging;
+    this.log = log;
+    this.life = life;
+    const idleClock = new IdleClock(options.timeoutSeconds);
+    const pool = new WorkerPool(poolEvents, log.for('daemon.pool'));
+    logging.onChange = (settings) => pool.setLogging(settings);
+    const maxMemory = (): number => this.configuration.cluster.max_worker_memory;
+    this.watch = new WorkerWatch(pool, maxMemory, log.for('daemon.pool'));
+    const reception = new Reception(
+      clientLimits(configuration),
+      (introduction, handle) => pool.hand(introduction, handle),
+      log.for('rpc.reception'),
+      () => idleClock.restart(),
+    );
+    const seen = { configuration: () => this.configuration, reception, pool, logging };
+    this.observation = new Observation({
+      ...seen,
+      version: options.release,
+      isServing: () => life.isServing,
+    });
+    const administration = new Administration({
+      ...seen,
+      version: options.release,
+      onTlsUpdated: (expiry) => (this.observation.certificates = expiry),
+      setIdleTimeout: (seconds) => idleClock.set(seconds),
+      shutDown: () => life.stop('an administrator asked for it'),
+      log: log.for('daemon.admin'),
+    });
+    this.admin = new AdminServer(
+      adminSettingsOf(configuration),
+      administration,
+      log.for('daemon.admin'),
+      () => idleClock.restart(),
+    );
+    this.entrance = new Entrance(reception, this.admin, log);
+    this.status = new StatusReport(
+      serviceManager,
+      () => `${reception.clients.size} clients, ${pool.live.length} workers`,
+    );
+    this.idleClock = idleClock;
+    this.pool = pool;
+    this.reception = reception;
+  }
+
+  runHooks(event: HookEvent): Promise<void> {
+    return runHooks(event, {
+      file: this.configuration.paths.hookFile,
+      env: process.env,
+      timeoutSeconds: hookTimeoutSeconds,
+      log: this.log.for('daemon.hook'),
+    });
+  }
+}
