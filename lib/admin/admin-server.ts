@@ -9,9 +9,9 @@ import {
   type AdministeredServer,
   type ClientBounds,
   type ClientFigures,
-  type WorkerBounds,
   type WorkerFigures,
 } from './backend.js';
+import type { WorkerBounds } from '../control/workers.js';
 import { notOwner } from './errors.js';
 import type { Administered } from './procedures.js';
 import { refuse } from './refusal.js';

@@ -1,4 +1,5 @@
 import type { LocalPeer, Transport } from '../control/messages.js';
+import type { WorkerBounds } from '../control/workers.js';
 
 /** A connected client, as an administrator sees it. */
 export interface AdminClient {
@@ -29,12 +30,6 @@ export interface ClientBounds {
 export interface ClientFigures extends ClientBounds {
   readonly clients: number;
   readonly anonymous: number;
-}
-
-/** The least and the most worker processes. */
-export interface WorkerBounds {
-  readonly minWorkers: number;
-  readonly maxWorkers: number;
 }
 
 /** The same, with what the workers do at the moment. */

@@ -1,17 +1,12 @@
+import type { CertificateExpiry } from '../control/certificates.js';
 import type { RefusalReason, Transport } from '../control/messages.js';
+import type { RestartReason } from '../control/workers.js';
 import type { WorkerGauges } from './worker-gauges.js';
 import type { WorkerTotals } from './worker-totals.js';
 
 /** What becomes of a connection: it waits for a worker or a place, it has to log in, it is in. */
 export const clientStates = ['waiting', 'login', 'serving'] as const;
 export type ClientState = (typeof clientStates)[number];
-
-/**
- * Why a worker was replaced: it ended by itself, its event loop hung, it used more than max_worker_memory, or SASL logins
- * had used up its thread keys.
- */
-export const restartReasons = ['crash', 'hang', 'memory', 'sasl'] as const;
-export type RestartReason = (typeof restartReasons)[number];
 
 export const reloadResults = ['success', 'failure'] as const;
 export type ReloadResult = (typeof reloadResults)[number];
@@ -36,12 +31,6 @@ type Instant = number;
 export interface LastReload {
   readonly at: Instant;
   readonly result: ReloadResult;
-}
-
-/** When the first certificate of the file expires. */
-export interface CertificateExpiry {
-  readonly server: Instant;
-  readonly ca: Instant;
 }
 
 /** The daemon as it is now; counts are from its start on. */

@@ -1,6 +1,7 @@
 import { refusalReasons, transports } from '../control/messages.js';
 import { callStatuses, daemonFailures } from '../control/worker-report.js';
-import { clientStates, reloadResults, restartReasons, type Facts } from './facts.js';
+import { clientStates, reloadResults, type Facts } from './facts.js';
+import { restartReasons } from '../control/workers.js';
 
 /** One number with its labels. */
 export interface Sample {

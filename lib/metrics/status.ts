@@ -2,15 +2,15 @@ import { transports, type RefusalReason, type Transport } from '../control/messa
 import { daemonFailures, type DaemonFailure } from '../control/worker-report.js';
 import { clientStates } from './facts.js';
 import type {
-  CertificateExpiry,
   ClientState,
   DaemonSocket,
   Facts,
   LastReload,
   ReloadResult,
-  RestartReason,
   ServingState,
 } from './facts.js';
+import type { RestartReason } from '../control/workers.js';
+import type { CertificateExpiry } from '../control/certificates.js';
 import { openConnections, pendingCalls } from './families.js';
 import type { Recent } from './recent.js';
 import { warningsOn, type Warning } from './warnings.js';

@@ -6,14 +6,14 @@ import {
   type AdministeredServer,
   type ClientBounds,
   type ClientFigures,
-  type WorkerBounds,
   type WorkerFigures,
 } from '../admin/backend.js';
+import type { WorkerBounds } from '../control/workers.js';
 import type { Configuration } from '../config/configuration.js';
 import { mostWorkers } from '../config/values.js';
 import { LogSettingError, type LogControl } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
-import type { CertificateExpiry } from '../metrics/facts.js';
+import type { CertificateExpiry } from '../control/certificates.js';
 import type { Client } from './clients/client-registry.js';
 import { maxIdleSeconds } from './host/idle-clock.js';
 import { checkTlsFiles } from './host/prerequisites.js';

@@ -6,7 +6,6 @@ import type { WorkerReport } from '../control/worker-report.js';
 import type { LogControl } from '../logging/log-control.js';
 import {
   clientStates,
-  type CertificateExpiry,
   type ClientState,
   type DaemonSocket,
   type Facts,
@@ -16,6 +15,7 @@ import {
   type ServingState,
   type WorkerFacts,
 } from '../metrics/facts.js';
+import type { CertificateExpiry } from '../control/certificates.js';
 import { WorkerGauges } from '../metrics/worker-gauges.js';
 import { WorkerTotals } from '../metrics/worker-totals.js';
 import type { Client } from './clients/client-registry.js';
@@ -39,20 +39,23 @@ export class Observation implements FactSource {
   /** When the certificates in use expire; null without TLS. */
   certificates: CertificateExpiry | null = null;
   private readonly startedAt = Date.now() - process.uptime() * 1000;
+  /** How workers are by their own reports. */
+  private readonly gauges = new WeakMap<WorkerProcess, WorkerGauges>();
   private readonly totals = new WorkerTotals();
   private readonly reloads = { success: 0, failure: 0 };
   private lastReload: LastReload | null = null;
 
   constructor(private readonly parts: ObservedParts) {}
 
-  reloaded(result: ReloadResult): void {
+  onReload(result: ReloadResult): void {
     this.reloads[result]++;
     this.lastReload = { at: Date.now(), result };
   }
 
-  reported(worker: WorkerProcess, report: WorkerReport): void {
-    worker.gauges ??= new WorkerGauges();
-    worker.gauges.take(report);
+  onReport(worker: WorkerProcess, report: WorkerReport): void {
+    const gauges = this.gauges.get(worker) ?? new WorkerGauges();
+    this.gauges.set(worker, gauges);
+    gauges.take(report);
     this.totals.add(worker.slot, report);
   }
 
@@ -71,7 +74,9 @@ export class Observation implements FactSource {
       generation: pool.currentGeneration,
       drainingGenerations: pool.drainingGenerations,
       wantedWorkers: pool.wanted,
-      workers: [...pool.all].flatMap(factsOf).sort((one, other) => one.slot - other.slot),
+      workers: [...pool.all]
+        .flatMap((worker) => factsOf(worker, this.gauges.get(worker) ?? null))
+        .sort((one, other) => one.slot - other.slot),
       clients: clientsOf(reception),
       maxClients: reception.limits.maxClients,
       accepted: reception.accepted,
@@ -100,7 +105,10 @@ export class Observation implements FactSource {
   }
 }
 
-function factsOf({ slot, pid, generation, state, clients, gauges }: WorkerProcess): WorkerFacts[] {
+function factsOf(
+  { slot, pid, generation, state, clients }: WorkerProcess,
+  gauges: WorkerGauges | null,
+): WorkerFacts[] {
   if (state === 'spare' || state === 'gone') return [];
   return [{ slot, pid, generation, state: state satisfies ServingState, clients, gauges }];
 }

@@ -12,6 +12,7 @@ import { StatusReport } from './host/status-report.js';
 import type { Lifecycle } from './lifecycle.js';
 import { Observation } from './observation.js';
 import type { PrimaryOptions } from './primary-options.js';
+import { ThrongForks } from './workers/forks.js';
 import { WorkerPool, type PoolEvents } from './workers/worker-pool.js';
 import { WorkerWatch } from './workers/worker-watch.js';
 
@@ -56,7 +57,7 @@ export class PrimaryParts {
     this.log = log;
     this.life = life;
     const idleClock = new IdleClock(options.timeoutSeconds);
-    const pool = new WorkerPool(poolEvents, log.for('daemon.pool'));
+    const pool = new WorkerPool(new ThrongForks(), poolEvents, log.for('daemon.pool'));
     logging.onChange = (settings) => pool.setLogging(settings);
     const maxMemory = (): number => this.configuration.cluster.max_worker_memory;
     this.watch = new WorkerWatch(pool, maxMemory, log.for('daemon.pool'));

@@ -1,5 +1,5 @@
 import type { Configuration } from '../config/configuration.js';
-import type { CertificateExpiry } from '../metrics/facts.js';
+import type { CertificateExpiry } from '../control/certificates.js';
 import type { MetricsService } from '../metrics/metrics-service.js';
 import { checkPrerequisites } from './host/prerequisites.js';
 import { makeRunDirectory } from './host/run-directory.js';

@@ -1,6 +1,5 @@
 import type { Configuration } from '../config/configuration.js';
 import { homelessness } from '../config/paths.js';
-import type { WorkerMessage } from '../control/messages.js';
 import type { LogControl } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
 import { raiseLimitFor } from './clients/descriptor-reserve.js';
@@ -16,7 +15,7 @@ import type { PrimaryOptions } from './primary-options.js';
 import { Reload } from './reload.js';
 import { Upgrade } from './upgrade.js';
 import type { PoolEvents } from './workers/worker-pool.js';
-import type { WorkerProcess } from './workers/worker-process.js';
+import type { WorkerNews, WorkerProcess } from './workers/worker-process.js';
 
 /** The primary process: owns the PID file, the listening sockets, the limits and the workers. */
 export class Primary implements LifecycleEffects, PoolEvents {
@@ -147,31 +146,26 @@ export class Primary implements LifecycleEffects, PoolEvents {
     this.parts.entrance.serve();
   }
 
-  onWorkerMessage(worker: WorkerProcess, message: WorkerMessage): void {
+  onWorkerNews(worker: WorkerProcess, news: WorkerNews): void {
     const { logging, entrance, watch, observation, reception } = this.parts;
-    switch (message.kind) {
+    switch (news.kind) {
       case 'log':
-        logging.sink(message.record);
+        logging.sink(news.record);
         break;
       case 'audit':
-        logging.audit(message.entries);
+        logging.audit(news.entries);
         break;
       case 'descriptors':
-        worker.isFull = message.areScarce;
-        entrance.onWorkerDescriptors(message.areScarce);
+        entrance.onWorkerDescriptors(news.areScarce);
         break;
       case 'worn':
-        watch.worn(worker, message.state);
+        watch.onWorn(worker, news.state);
         break;
       case 'report':
-        observation.reported(worker, message);
-        break;
-      case 'ready':
-      case 'alive':
-      case 'load':
+        observation.onReport(worker, news);
         break;
       default:
-        reception.told(worker, message);
+        reception.told(worker, news);
     }
   }
 

@@ -49,11 +49,11 @@ export class Reload {
       await this.parts.runHooks('reload');
       if (life.state === 'stopping') return;
       await this.readAnew();
-      observation.reloaded('success');
+      observation.onReload('success');
       log.info(`reloaded: generation ${pool.currentGeneration} serves`);
       status.onReloaded('the last reload succeeded');
     } catch (error) {
-      observation.reloaded('failure');
+      observation.onReload('failure');
       const reason = error instanceof Error ? error.message : String(error);
       for (const line of reason.split('\n')) {
         log.error(`reload failed, the old configuration stays in force: ${line}`);

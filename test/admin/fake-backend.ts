@@ -6,9 +6,9 @@ import type {
   AdminClient as ConnectedClient,
   AdministeredServer,
   ClientBounds,
-  WorkerBounds,
   WorkerFigures,
 } from '../../lib/admin/backend.js';
+import type { WorkerBounds } from '../../lib/control/workers.js';
 import type { LocalPeer } from '../../lib/control/messages.js';
 import { Logger, LogThreshold, type LogRecord } from '../../lib/logging/logger.js';
 import { Listener, type ListenerSettings } from '../../lib/primary/listeners/listener.js';

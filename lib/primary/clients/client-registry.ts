@@ -154,6 +154,6 @@ export class ClientRegistry {
   remove(client: Client): void {
     this.byId.delete(client.introduction.id);
     this.anonymous.delete(client);
-    if (client.worker !== null) client.worker.clients--;
+    client.worker?.onClientGone();
   }
 }

@@ -3,7 +3,7 @@ import { keyFault } from '../../config/key-fault.js';
 import type { ConfKey } from '../../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
-import type { CertificateExpiry } from '../../metrics/facts.js';
+import type { CertificateExpiry } from '../../control/certificates.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 

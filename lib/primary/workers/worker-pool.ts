@@ -1,22 +1,19 @@
-import cluster, { type Worker as ClusterWorker } from 'node:cluster';
-import { fileURLToPath } from 'node:url';
-import throng from 'throng';
-import type { WorkerBounds } from '../../admin/backend.js';
-import { openSslConfiguration } from '../../auth/session-tickets.js';
-import type { ClientIntroduction, WorkerMessage, WorkerSetup } from '../../control/messages.js';
+import type { Worker as ClusterWorker } from 'node:cluster';
+import type { ClientIntroduction, WorkerSetup } from '../../control/messages.js';
+import type { RestartReason, WorkerBounds } from '../../control/workers.js';
 import type { WorkerLogging } from '../../logging/log-control.js';
 import type { Logger } from '../../logging/logger.js';
 import { openFilesLimit } from '../../native/descriptors.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
-import type { RestartReason } from '../../metrics/facts.js';
 import { CrashBackOff } from './crash-back-off.js';
-import { WorkerProcess, workerStdio, type WorkerEvents } from './worker-process.js';
+import type { ForkEvents, Forks } from './forks.js';
+import { WorkerProcess, type WorkerEvents, type WorkerNews } from './worker-process.js';
 
 /** What the pool tells the primary. */
 export interface PoolEvents {
   /** A worker can take clients. */
   onWorkerReady(): void;
-  onWorkerMessage(worker: WorkerProcess, message: WorkerMessage): void;
+  onWorkerNews(worker: WorkerProcess, news: WorkerNews): void;
   /** A worker is gone, and its clients with it. */
   onWorkerLost(worker: WorkerProcess): void;
 }
@@ -26,27 +23,24 @@ export class WorkerStartError extends Error {
   readonly code = 'WORKER_START';
 }
 
-/**
- * The signal by which throng is told to fork no more: emitted here, not sent. throng passes it on to the workers, where
- * this one does nothing, since how workers end is said over their control channels.
- */
-const stopThrong = 'SIGURG';
-
-/** A day: throng's own end of patience must never come, since the primary bounds a stop itself. */
-const throngGrace = 86_400_000;
-
 /** Descriptors of a worker beside those for its clients, and some that are kept. */
 const workersOwnDescriptors = 64;
 
 /** Crashes in a row, with no worker ready, after which a start is given up. */
 const maxCrashesAtStart = 3;
 
+/** What has to be said when the first worker is ready, or when none will be. */
+interface Start {
+  readonly resolve: () => void;
+  readonly reject: (error: WorkerStartError) => void;
+}
+
 /**
- * The worker processes. throng forks as many as there should be and forks again when one has left the cluster: at once if
- * it drains, after crashes later and later, since a worker may be unable even to load. A forked worker is a spare, which
+ * The worker processes. As many are forked as there should be, and another when one has left the cluster: at once if it
+ * drains, after crashes later and later, since a worker may be unable even to load. A forked worker is a spare, which
  * does nothing; the pool configures as many spares as workers are missing.
  */
-export class WorkerPool implements WorkerEvents {
+export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Workers that were replaced so far, by the reason. */
   readonly restarts: Record<RestartReason, number> = { crash: 0, hang: 0, memory: 0, sasl: 0 };
   private readonly workers = new Set<WorkerProcess>();
@@ -63,13 +57,14 @@ export class WorkerPool implements WorkerEvents {
   );
   private stopping = false;
   /** Set while replacements wait after a crash. */
-  private pause: NodeJS.Timeout | null = null;
-  private onStarted: ((error?: Error) => void) | null = null;
-  private onEmpty: () => void = () => undefined;
-  /** throng's: forks another worker. */
-  private revive: () => void = () => undefined;
+  private wait: NodeJS.Timeout | null = null;
+  /** Set until the first worker is ready. */
+  private starting: Start | null = null;
+  /** Those that wait until no worker is left. */
+  private readonly awaitingEnd: (() => void)[] = [];
 
   constructor(
+    private readonly forks: Forks,
     private readonly events: PoolEvents,
     private readonly log: Logger,
   ) {}
@@ -79,39 +74,10 @@ export class WorkerPool implements WorkerEvents {
     this.setup = setup;
     this.generation = 1;
     this.setTarget(count);
-    cluster.setupPrimary({
-      exec: fileURLToPath(new URL('../../worker/main.js', import.meta.url)),
-      args: [],
-      execArgv: [...process.execArgv, `--openssl-config=${openSslConfiguration}`],
-      stdio: [...workerStdio],
-    });
-    cluster.on('disconnect', (process) => {
-      for (const worker of this.workers) if (worker.is(process)) this.left(worker);
-    });
-    cluster.on('fork', (process) => {
-      this.adopt(process);
-      this.fill();
-    });
     const started = new Promise<void>((resolve, reject) => {
-      this.onStarted = (error) => (error === undefined ? resolve() : reject(error));
+      this.starting = { resolve, reject };
     });
-    const ours = cluster.listeners('disconnect');
-    const running = throng({
-      count,
-      lifetime: Infinity,
-      grace: throngGrace,
-      signals: [stopThrong],
-      // Workers run a program of their own.
-      worker: () => undefined,
-    });
-    // throng's listener forks at once whatever the reason; when it is called is decided in `left`.
-    for (const listener of cluster.listeners('disconnect')) {
-      if (ours.includes(listener)) continue;
-      cluster.off('disconnect', listener as () => void);
-      this.revive = listener as () => void;
-    }
-    await running;
-    await started;
+    await Promise.all([this.forks.start(count, this), started]);
   }
 
   /** Those that are alive: spare and draining ones included. */
@@ -151,13 +117,12 @@ export class WorkerPool implements WorkerEvents {
   async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
     this.ensureRunning();
     const spare = [...this.workers].find(({ state }) => state === 'spare');
-    const worker = spare ?? this.adopt(cluster.fork());
+    const worker = spare ?? this.adopt(this.forks.fork());
     worker.configure(setup, this.generation + 1);
-    await new Promise<void>((resolve, reject) => {
-      this.candidate = { worker, resolve, reject };
-    }).finally(() => {
-      this.candidate = null;
-    });
+    if (!(await worker.untilReady())) {
+      const sentence = `worker ${worker.pid} of the new generation ended before it was ready`;
+      throw new WorkerStartError(sentence);
+    }
     this.ensureRunning();
     return worker;
   }
@@ -168,8 +133,7 @@ export class WorkerPool implements WorkerEvents {
     this.generation = first.generation;
     this.setTarget(count);
     this.backOff = new CrashBackOff();
-    if (this.pause !== null) clearTimeout(this.pause);
-    this.pause = null;
+    this.waitNoLonger();
     const seconds = setup.configuration.cluster.drain_timeout;
     const staying = [...this.workers].filter(
       ({ state }) => state !== 'draining' && state !== 'gone',
@@ -178,7 +142,7 @@ export class WorkerPool implements WorkerEvents {
       if (worker.generation !== this.generation && worker.state !== 'spare') worker.drain(seconds);
     }
     // Those that drain are replaced as they leave the cluster; only a higher number needs more.
-    for (let there = staying.length; there < count; there++) cluster.fork();
+    for (let there = staying.length; there < count; there++) this.forks.fork();
     this.fill();
   }
 
@@ -205,7 +169,7 @@ export class WorkerPool implements WorkerEvents {
       .slice(0, Math.max(this.live.length - this.target, 0));
     const seconds = this.setup?.configuration.cluster.drain_timeout ?? 0;
     for (const worker of surplus) worker.drain(seconds);
-    for (let there = this.available; there < this.target; there++) cluster.fork();
+    for (let there = this.available; there < this.target; there++) this.forks.fork();
     this.fill();
   }
 
@@ -267,41 +231,44 @@ export class WorkerPool implements WorkerEvents {
     for (const worker of this.workers) worker.kill();
   }
 
-  message(worker: WorkerProcess, message: WorkerMessage): void {
-    if (message.kind !== 'ready') {
-      this.events.onWorkerMessage(worker, message);
-      return;
-    }
-    if (worker.state !== 'starting') return;
-    worker.state = 'ready';
+  onFork(process: ClusterWorker): void {
+    this.adopt(process);
+    this.fill();
+  }
+
+  /**
+   * A process left the cluster, to drain or because it died. With a socket on its way to a worker that dies this is never
+   * told, so that its end counts as well.
+   */
+  onDisconnect(process: ClusterWorker): void {
+    for (const worker of this.workers) if (worker.is(process)) this.onLeft(worker);
+  }
+
+  onReady(worker: WorkerProcess): void {
     this.crashesInARow = 0;
     this.log.info(`worker ${worker.pid} of generation ${worker.generation} is ready`);
-    if (this.candidate?.worker === worker) {
-      this.candidate.resolve();
-      return;
-    }
-    this.onStarted?.();
+    if (this.isOfNextGeneration(worker)) return;
+    this.starting?.resolve();
     this.events.onWorkerReady();
   }
 
-  complaint(worker: WorkerProcess, line: string): void {
+  onNews(worker: WorkerProcess, news: WorkerNews): void {
+    this.events.onWorkerNews(worker, news);
+  }
+
+  onComplaint(worker: WorkerProcess, line: string): void {
     this.log.error(`worker ${worker.pid}: ${line}`);
   }
 
-  gone(worker: WorkerProcess, how: string): void {
-    this.left(worker);
-    worker.state = 'gone';
+  onEnd(worker: WorkerProcess, how: string): void {
+    this.onLeft(worker);
+    worker.onGone();
     this.workers.delete(worker);
     this.log.info(`worker ${worker.pid} ${how}`);
     this.events.onWorkerLost(worker);
-    if (this.workers.size === 0) this.onEmpty();
+    if (this.workers.size > 0) return;
+    for (const tell of this.awaitingEnd.splice(0)) tell();
   }
-
-  private candidate: {
-    readonly worker: WorkerProcess;
-    readonly resolve: () => void;
-    readonly reject: (error: Error) => void;
-  } | null = null;
 
   /** How many workers there are once all spares have been configured. */
   private get available(): number {
@@ -316,7 +283,7 @@ export class WorkerPool implements WorkerEvents {
 
   /** To be called for each worker that has left the cluster; it may have been one too many. */
   private replace(): void {
-    if (this.available < this.target) this.revive();
+    if (this.available < this.target) this.forks.replace();
   }
 
   private ensureRunning(): void {
@@ -324,17 +291,16 @@ export class WorkerPool implements WorkerEvents {
   }
 
   private empty(): Promise<void> {
-    return new Promise((resolve) => {
-      this.onEmpty = resolve;
-      if (this.workers.size === 0) resolve();
-    });
+    return this.workers.size === 0
+      ? Promise.resolve()
+      : new Promise((resolve) => this.awaitingEnd.push(resolve));
   }
 
   private end(): void {
     if (this.stopping) return;
     this.stopping = true;
-    if (this.pause !== null) clearTimeout(this.pause);
-    process.emit(stopThrong, stopThrong);
+    this.waitNoLonger();
+    this.forks.stop();
   }
 
   private adopt(process: ClusterWorker): WorkerProcess {
@@ -344,23 +310,18 @@ export class WorkerPool implements WorkerEvents {
     return worker;
   }
 
-  /**
-   * A worker left the cluster, to drain or because it died. Told of the end of node's channel and of the process: with a
-   * socket on its way to a worker that dies the first is never told.
-   */
-  private left(worker: WorkerProcess): void {
+  private onLeft(worker: WorkerProcess): void {
     if (worker.hasLeft) return;
-    worker.hasLeft = true;
-    const { state, pid } = worker;
-    if (state !== 'draining') worker.state = 'gone';
-    const isCandidate = this.candidate?.worker === worker;
-    if (isCandidate) {
-      const sentence = `worker ${pid} of the new generation ended before it was ready`;
-      this.candidate?.reject(new WorkerStartError(sentence));
-    }
+    const isExpected = worker.state === 'draining' || this.isOfNextGeneration(worker);
+    worker.onLeft();
     if (this.stopping) return;
-    if (isCandidate || state === 'draining') this.replace();
-    else this.crashed(worker);
+    if (isExpected) this.replace();
+    else this.onCrash(worker);
+  }
+
+  /** Whether it was started for a configuration that is not in force yet. */
+  private isOfNextGeneration(worker: WorkerProcess): boolean {
+    return worker.generation > this.generation;
   }
 
   private freeSlot(): number {
@@ -371,32 +332,38 @@ export class WorkerPool implements WorkerEvents {
     return slot;
   }
 
-  private crashed({ pid, hung }: WorkerProcess): void {
-    this.restarts[hung ? 'hang' : 'crash']++;
+  private onCrash({ pid, isHung }: WorkerProcess): void {
+    this.restarts[isHung ? 'hang' : 'crash']++;
     this.crashesInARow++;
     const delay = this.backOff.crashed(performance.now() / 1000);
     const when = delay === 0 ? 'now' : `in ${delay} s`;
     const others = this.live.length === 0 ? '; no other worker serves' : '';
     this.log.error(`worker ${pid} died: it is replaced ${when}${others}`);
-    if (this.onStarted !== null && this.crashesInARow >= maxCrashesAtStart) {
-      this.onStarted(new WorkerStartError('the workers end before they are ready; see the log'));
+    if (this.crashesInARow >= maxCrashesAtStart) {
+      this.starting?.reject(
+        new WorkerStartError('the workers end before they are ready; see the log'),
+      );
     }
-    if (this.pause !== null) clearTimeout(this.pause);
-    this.pause = null;
+    this.waitNoLonger();
     if (delay === 0) {
       this.replace();
       return;
     }
     setTimeout(() => this.replace(), delay * 1000).unref();
-    this.pause = setTimeout(() => {
-      this.pause = null;
+    this.wait = setTimeout(() => {
+      this.wait = null;
       this.fill();
     }, delay * 1000);
   }
 
+  private waitNoLonger(): void {
+    if (this.wait !== null) clearTimeout(this.wait);
+    this.wait = null;
+  }
+
   /** Configures spares until there are as many workers as there should be; more spares are on their way. */
   private fill(): void {
-    if (this.setup === null || this.stopping || this.pause !== null) return;
+    if (this.setup === null || this.stopping || this.wait !== null) return;
     let missing = this.target - this.live.length;
     for (const worker of this.workers) {
       if (missing <= 0) return;

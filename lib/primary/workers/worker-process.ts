@@ -9,22 +9,26 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../../control/messages.js';
-import type { WorkerGauges } from '../../metrics/worker-gauges.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /**
  * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no more clients;
- * `gone`: the process has ended.
+ * `gone`: the process has ended, or is as good as dead.
  */
-export const workerStates = ['spare', 'starting', 'ready', 'draining', 'gone'] as const;
-export type WorkerState = (typeof workerStates)[number];
+export type WorkerState = 'spare' | 'starting' | 'ready' | 'draining' | 'gone';
+
+/** What a worker says of other things than itself. */
+export type WorkerNews = Exclude<WorkerMessage, { readonly kind: 'ready' | 'alive' | 'load' }>;
 
 /** What a worker process tells the pool. */
 export interface WorkerEvents {
-  message(worker: WorkerProcess, message: WorkerMessage): void;
+  /** It can take clients. */
+  onReady(worker: WorkerProcess): void;
+  onNews(worker: WorkerProcess, news: WorkerNews): void;
   /** A line on its standard error: node's or a library's own words, as when it crashes. */
-  complaint(worker: WorkerProcess, line: string): void;
-  gone(worker: WorkerProcess, how: string): void;
+  onComplaint(worker: WorkerProcess, line: string): void;
+  /** The process has ended, and all that it had said was read. */
+  onEnd(worker: WorkerProcess, how: string): void;
 }
 
 /** The descriptor of the control channel in a worker's stdio. */
@@ -33,62 +37,43 @@ const controlDescriptor = 4;
 /** A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel. */
 export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;
 
-/** What a worker used, when it was last looked at. */
-export interface WorkerUsage {
-  /** Per cent of one core. */
-  readonly cpu: number;
-  /** Resident bytes. */
-  readonly memory: number;
-}
-
 /** The primary's side of one worker process. */
 export class WorkerProcess {
-  state: WorkerState = 'spare';
-  /** Counts reloads; a worker belongs to the one whose configuration it was given. */
-  generation = 0;
-  /** Clients it has or is being handed. */
-  clients = 0;
-  /** Those it was handed and has not said that it has. */
+  private current: WorkerState = 'spare';
+  private configuredFor = 0;
+  private clientCount = 0;
+  /** Clients it was handed and has not said that it has. */
   private untaken = 0;
-  usage: WorkerUsage | null = null;
-  /** It has too few descriptors left for further clients. */
-  isFull = false;
-  /** How it is by its own reports; null until the first. */
-  gauges: WorkerGauges | null = null;
-  /** It was killed because it did not answer. */
-  hung = false;
-  /** Whether it has left the cluster, so that a successor is due. */
-  hasLeft = false;
+  private lacksDescriptors = false;
+  private wasHung = false;
+  private left = false;
   /** Milliseconds of `performance.now()` when it last showed life. */
-  aliveAt = performance.now();
+  private aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
   /** Those that have asked for its load, oldest first. */
   private readonly askers: ((load: WorkerLoad) => void)[] = [];
+  /** Those that wait whether it becomes ready. */
+  private readonly expectant: ((isReady: boolean) => void)[] = [];
 
   constructor(
     private readonly process: ClusterWorker,
     /** A number that no other living worker has, as low as possible. */
     readonly slot: number,
-    events: WorkerEvents,
+    private readonly events: WorkerEvents,
   ) {
     const { stdio } = process.process;
     this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
       stdio[controlDescriptor] as unknown as Duplex,
-      (message) => {
-        this.aliveAt = performance.now();
-        if (message.kind === 'taken') this.untaken--;
-        if (message.kind === 'load') this.askers.shift()?.(message);
-        else events.message(this, message);
-      },
+      (message) => this.onMessage(message),
       () => undefined,
     );
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
-      events.complaint(this, line);
+      events.onComplaint(this, line);
     });
     // Not at 'exit': what it said last must have been read before its clients are given to others.
     process.process.once('close', (code: number | null, signal: string | null) => {
       this.channel.close();
-      events.gone(
+      events.onEnd(
         this,
         signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
       );
@@ -101,27 +86,71 @@ export class WorkerProcess {
     return this.process.process.pid ?? 0;
   }
 
+  get state(): WorkerState {
+    return this.current;
+  }
+
+  /** Counts reloads; a worker belongs to the one whose configuration it was given. */
+  get generation(): number {
+    return this.configuredFor;
+  }
+
+  /** Clients it has or is being handed. */
+  get clients(): number {
+    return this.clientCount;
+  }
+
+  /** It has too few descriptors left for further clients. */
+  get isFull(): boolean {
+    return this.lacksDescriptors;
+  }
+
+  /** It was killed because it did not answer. */
+  get isHung(): boolean {
+    return this.wasHung;
+  }
+
+  /** Whether it has left the cluster, so that a successor is due. */
+  get hasLeft(): boolean {
+    return this.left;
+  }
+
+  /** Milliseconds since it last showed life. */
+  get silence(): number {
+    return performance.now() - this.aliveAt;
+  }
+
+  /** Whether it has been given something to do that it can still do. */
+  get isWorking(): boolean {
+    return this.current !== 'spare' && this.current !== 'gone';
+  }
+
+  /** Whether it may have clients. */
+  get hasServed(): boolean {
+    return this.current !== 'spare' && this.current !== 'starting';
+  }
+
   /** Whether this is the process that the cluster module speaks of. */
   is(process: ClusterWorker): boolean {
     return this.process === process;
   }
 
-  /** Whether it may have clients. */
-  get hasServed(): boolean {
-    return this.state !== 'spare' && this.state !== 'starting';
-  }
-
   isLessBusyThan(other: WorkerProcess): boolean {
     return this.untaken === other.untaken
-      ? this.clients < other.clients
+      ? this.clientCount < other.clientCount
       : this.untaken < other.untaken;
   }
 
   configure(setup: WorkerSetup, generation: number): void {
-    this.state = 'starting';
-    this.generation = generation;
+    this.current = 'starting';
+    this.configuredFor = generation;
     this.aliveAt = performance.now();
     this.send({ kind: 'configure', ...setup });
+  }
+
+  /** Resolves when it is ready: true; or when it has left before: false. */
+  untilReady(): Promise<boolean> {
+    return new Promise((resolve) => this.expectant.push(resolve));
   }
 
   send(message: PrimaryMessage): void {
@@ -138,21 +167,77 @@ export class WorkerProcess {
 
   /** Hands over an accepted socket; our copy stays open until the worker says that it has its own. */
   hand(introduction: ClientIntroduction, handle: SocketHandle): void {
-    this.clients++;
+    this.clientCount++;
     this.untaken++;
     // Node sends its own raw handles as well as the wrapped ones its types name.
     this.process.send(introduction, handle as never, undefined, () => undefined);
   }
 
-  /** Leaves the cluster, so that throng forks a successor, and goes on serving its clients. */
+  /** Leaves the cluster, so that a successor is forked, and goes on serving its clients. */
   drain(seconds: number): void {
-    if (this.state === 'draining' || this.state === 'gone') return;
-    this.state = 'draining';
+    if (this.current === 'draining' || this.current === 'gone') return;
+    this.current = 'draining';
     this.send({ kind: 'drain', seconds });
     this.process.disconnect();
   }
 
   kill(): void {
     this.process.process.kill('SIGKILL');
+  }
+
+  /** As `kill`, because it does not answer. */
+  killHung(): void {
+    this.wasHung = true;
+    this.kill();
+  }
+
+  /** One of its clients is gone. */
+  onClientGone(): void {
+    this.clientCount--;
+  }
+
+  /** It has left the cluster: only one that drains still serves. */
+  onLeft(): void {
+    this.left = true;
+    if (this.current !== 'draining') this.onGone();
+  }
+
+  /** The process is gone. */
+  onGone(): void {
+    this.current = 'gone';
+    this.tellExpectant(false);
+  }
+
+  private onMessage(message: WorkerMessage): void {
+    this.aliveAt = performance.now();
+    switch (message.kind) {
+      case 'alive':
+        return;
+      case 'load':
+        this.askers.shift()?.(message);
+        return;
+      case 'ready':
+        this.onReady();
+        return;
+      case 'taken':
+        this.untaken--;
+        break;
+      case 'descriptors':
+        this.lacksDescriptors = message.areScarce;
+        break;
+      default:
+    }
+    this.events.onNews(this, message);
+  }
+
+  private onReady(): void {
+    if (this.current !== 'starting') return;
+    this.current = 'ready';
+    this.events.onReady(this);
+    this.tellExpectant(true);
+  }
+
+  private tellExpectant(isReady: boolean): void {
+    for (const tell of this.expectant.splice(0)) tell(isReady);
   }
 }

@@ -6,7 +6,7 @@ import type { WorkerProcess } from './worker-process.js';
 const heartbeatInterval = 2000;
 const heartbeatPatience = 15_000;
 
-/** Milliseconds between looks at what the workers use. */
+/** Milliseconds between measurements of what the workers use. */
 const usageInterval = 5000;
 
 /** Milliseconds that pidusage keeps a process's file open and its last figures, from which the next are reckoned. */
@@ -45,7 +45,7 @@ export class WorkerWatch {
    * A worker can soon log in nobody: it is replaced however many drain already. Each of those has clients, so that there are
    * never more of them than max_clients; drain_timeout limits their time.
    */
-  worn(worker: WorkerProcess, state: string): void {
+  onWorn(worker: WorkerProcess, state: string): void {
     if (worker.state !== 'ready') return;
     this.pool.retire(worker, 'sasl');
     this.log.warning(`worker ${worker.pid} has ${state} by SASL logins: it drains and is replaced`);
@@ -53,13 +53,12 @@ export class WorkerWatch {
 
   private beat(): void {
     for (const worker of this.pool.all) {
-      if (worker.state === 'spare' || worker.state === 'gone') continue;
-      const silence = performance.now() - worker.aliveAt;
+      if (!worker.isWorking) continue;
+      const { silence } = worker;
       if (silence > heartbeatPatience) {
         const seconds = Math.round(silence / 1000);
         this.log.error(`worker ${worker.pid} has not answered for ${seconds} s: killing it`);
-        worker.hung = true;
-        worker.kill();
+        worker.killHung();
       } else {
         worker.send({ kind: 'heartbeat' });
       }
@@ -67,15 +66,14 @@ export class WorkerWatch {
   }
 
   private async measure(): Promise<void> {
-    const working = [...this.pool.all].filter(({ state }) => state !== 'spare' && state !== 'gone');
-    await Promise.all(working.map((worker) => this.look(worker)));
+    const working = [...this.pool.all].filter(({ isWorking }) => isWorking);
+    await Promise.all(working.map((worker) => this.measureOne(worker)));
   }
 
-  private async look(worker: WorkerProcess): Promise<void> {
+  private async measureOne(worker: WorkerProcess): Promise<void> {
     try {
       const pidusage = await (this.pidusage ??= loadPidusage());
-      const { cpu, memory } = await pidusage(worker.pid, { maxage: usageMemory });
-      worker.usage = { cpu, memory };
+      const { memory } = await pidusage(worker.pid, { maxage: usageMemory });
       const limit = this.maxMemory();
       if (limit === 0 || memory <= limit || worker.state !== 'ready') return;
       this.tooMuch(

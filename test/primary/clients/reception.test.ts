@@ -19,7 +19,7 @@ interface FakeWorker {
 function fakeWorker(): FakeWorker {
   const told: PrimaryMessage[] = [];
   const process = {
-    clients: 0,
+    onClientGone: () => undefined,
     send: (message: PrimaryMessage) => told.push(message),
   } as unknown as WorkerProcess;
   return { told, process };
@@ -50,7 +50,6 @@ describe('primary/clients/reception', () => {
       (introduction) => {
         if (ready === null) return null;
         handed.push(introduction.id);
-        ready.process.clients++;
         return ready.process;
       },
       recorded.log,

@@ -1,0 +1,88 @@
+import type { Worker as ClusterWorker } from 'node:cluster';
+import { EventEmitter } from 'node:events';
+import { createInterface } from 'node:readline';
+import { duplexPair, PassThrough, type Duplex } from 'node:stream';
+import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
+import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
+
+/** A worker process that only exists as its pipes; it is ready as soon as it is configured unless told otherwise. */
+export class FakeProcess {
+  readonly told: PrimaryMessage[] = [];
+  /** Ids of the clients it was handed. */
+  readonly handed: number[] = [];
+  readonly cluster: ClusterWorker;
+  private readonly child = new EventEmitter();
+  private readonly channel: Duplex;
+  private connected = true;
+
+  constructor(
+    private readonly events: () => ForkEvents,
+    readonly pid: number,
+    isObedient: boolean,
+  ) {
+    const [ours, theirs] = duplexPair();
+    this.channel = ours;
+    createInterface({ input: ours }).on('line', (line) => {
+      const message = JSON.parse(line) as PrimaryMessage;
+      this.told.push(message);
+      if (message.kind === 'configure' && isObedient) this.say({ kind: 'ready' });
+    });
+    const stdio = [null, null, new PassThrough(), null, theirs];
+    this.cluster = Object.assign(new EventEmitter(), {
+      process: Object.assign(this.child, { pid, stdio, kill: () => this.die('SIGKILL') }),
+      send: ({ id }: { id: number }) => this.handed.push(id),
+      disconnect: () => this.leave(),
+    }) as unknown as ClusterWorker;
+  }
+
+  say(message: WorkerMessage): void {
+    this.channel.write(`${JSON.stringify(message)}\n`);
+  }
+
+  /** The process ends; true as `kill` of a process that there is. */
+  die(signal: string | null = null): boolean {
+    setImmediate(() => {
+      this.leave();
+      this.child.emit('close', 0, signal);
+    });
+    return true;
+  }
+
+  private leave(): void {
+    if (!this.connected) return;
+    this.connected = false;
+    setImmediate(() => this.events().onDisconnect(this.cluster));
+  }
+}
+
+/** Forks that make fake processes, and count from pid 1. */
+export class FakeForks implements Forks {
+  readonly processes: FakeProcess[] = [];
+  /** Whether processes become ready when they are configured. */
+  areObedient = true;
+  isStopped = false;
+  private events: ForkEvents | null = null;
+
+  start(count: number, events: ForkEvents): Promise<void> {
+    this.events = events;
+    for (let index = 0; index < count; index++) this.fork();
+    return Promise.resolve();
+  }
+
+  fork(): ClusterWorker {
+    const events = (): ForkEvents => this.events!;
+    const process = new FakeProcess(events, this.processes.length + 1, this.areObedient);
+    this.processes.push(process);
+    // As the cluster module does.
+    setImmediate(() => events().onFork(process.cluster));
+    return process.cluster;
+  }
+
+  replace(): void {
+    if (!this.isStopped) this.fork();
+  }
+
+  stop(): void {
+    this.isStopped = true;
+  }
+}
