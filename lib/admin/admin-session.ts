@@ -1,4 +1,5 @@
 import type { Logger } from '../logging/logger.js';
+import { errorText } from '../error-text.js';
 import { unexpectedStatus, unknownProgram } from '../rpc/call-errors.js';
 import {
   callOf,
@@ -100,7 +101,7 @@ export class AdminSession implements FrameSink, StreamListener {
     try {
       this.framer.push(buffer, length);
     } catch (error) {
-      this.close(error instanceof Error ? error.message : String(error));
+      this.close(errorText(error));
     }
     this.flow();
   }

@@ -1,3 +1,4 @@
+import { errorText } from '../error-text.js';
 import { undecodable } from '../rpc/call-errors.js';
 import { errorCode, errorDomain, RpcError } from '../rpc/rpc-error.js';
 import { XdrError } from '../rpc/xdr-reader.js';
@@ -70,7 +71,7 @@ export function answerTo(error: unknown): RpcError {
   if (error instanceof AdminError) {
     return new RpcError(faultCodes[error.code], faultDomains[error.code], error.message);
   }
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = errorText(error);
   return new RpcError(errorCode.internal, errorDomain.admin, reason);
 }
 

@@ -2,7 +2,7 @@ import type { Configuration } from '../config/configuration.js';
 import type { AuditEntry } from '../logging/audit-file.js';
 import type { WorkerLogging } from '../logging/log-control.js';
 import type { LogRecord } from '../logging/logger.js';
-import type { Transport } from './transports.js';
+import { transportTraits, type Transport } from './transports.js';
 import type { WorkerReport } from './worker-report.js';
 
 /** All that primary and workers say to each other, as JSON values. */
@@ -39,7 +39,7 @@ export interface ClientIntroduction {
 
 /** Whether the client is anonymous until its worker says that it has logged in: a certificate or a login has to come first. */
 export function beginsAnonymous({ transport, auth }: ClientIntroduction): boolean {
-  return transport === 'tls' || auth !== 'none';
+  return transportTraits[transport].beginsAnonymous || auth !== 'none';
 }
 
 /** What a worker is given to work with. */

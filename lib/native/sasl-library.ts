@@ -1,3 +1,4 @@
+import { errorText } from '../error-text.js';
 import { NativeError } from './error.js';
 import { koffi, libc, libcFunction, type CFunction, type Pointer } from './library.js';
 import { bindPlugIns, mayBindDeep } from './sasl-plugins.js';
@@ -98,7 +99,7 @@ export function openLibrary(names: readonly string[]): ReturnType<typeof libc> {
     try {
       return koffi().load(name, { deep: mayBindDeep() });
     } catch (error) {
-      reasons.push(`${name}: ${error instanceof Error ? error.message : String(error)}`);
+      reasons.push(`${name}: ${errorText(error)}`);
     }
   }
   throw new NativeError(

@@ -14,6 +14,7 @@ import { mostWorkers } from '../config/values.js';
 import { LogSettingError, type LogControl } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
 import type { CertificateExpiry } from '../control/certificates.js';
+import { errorText } from '../error-text.js';
 import type { Client } from './clients/client-registry.js';
 import { maxIdleSeconds } from './host/idle-clock.js';
 import { checkTlsFiles } from './host/prerequisites.js';
@@ -97,7 +98,7 @@ export class Administration implements AdminBackend {
       change();
     } catch (error) {
       const fault = error instanceof LogSettingError ? 'invalid' : 'system';
-      throw new AdminError(fault, messageOf(error), { cause: error });
+      throw new AdminError(fault, errorText(error), { cause: error });
     }
     this.parts.log.info(line);
   }
@@ -178,8 +179,8 @@ class ProxyServer implements AdministeredServer {
     try {
       expiry = await checkTlsFiles(configuration, log);
     } catch (error) {
-      log.error(`the TLS files were not updated: ${messageOf(error)}`);
-      throw new AdminError('system', messageOf(error), { cause: error });
+      log.error(`the TLS files were not updated: ${errorText(error)}`);
+      throw new AdminError('system', errorText(error), { cause: error });
     }
     const workers = pool.live;
     for (const worker of workers) worker.send({ kind: 'tls' });
@@ -203,6 +204,3 @@ function describe({ introduction, connectedAt, identity }: Client): AdminClient 
     x509Name: identity?.x509Name ?? null,
   };
 }
-
-const messageOf = (error: unknown): string =>
-  error instanceof Error ? error.message : String(error);

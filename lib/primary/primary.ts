@@ -2,6 +2,7 @@ import type { Configuration } from '../config/configuration.js';
 import { homelessness } from '../config/paths.js';
 import type { LogControl } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
+import { errorText } from '../error-text.js';
 import { raiseLimitFor } from './clients/descriptor-reserve.js';
 import { PidFile } from './host/pid-file.js';
 import { makeRunDirectory } from './host/run-directory.js';
@@ -201,7 +202,7 @@ export class Primary implements LifecycleEffects, PoolEvents {
       await this.upgrades.start();
       this.life.transition(['upgrading'], 'handedOver');
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.life.transition(['upgrading'], 'serving', reason);
     }
   }

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Configuration } from '../config/configuration.js';
 import type { WorkerSetup } from '../control/messages.js';
 import type { PreparedLogging } from '../logging/log-control.js';
+import { errorText } from '../error-text.js';
 import { adminSettingsOf } from './administration.js';
 import { clientLimits } from './clients/reception.js';
 import { underActivation } from './listeners/listener-plan.js';
@@ -54,7 +55,7 @@ export class Reload {
       status.onReloaded('the last reload succeeded');
     } catch (error) {
       observation.onReload('failure');
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       for (const line of reason.split('\n')) {
         log.error(`reload failed, the old configuration stays in force: ${line}`);
       }

@@ -1,3 +1,4 @@
+import { errorText } from '../error-text.js';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 
 /** A security layer between a stream and its socket. Both directions throw when the layer is broken. */
@@ -80,7 +81,7 @@ export class LayeredStream implements ByteStream {
 
   private fail(error: unknown): void {
     this.inner.destroy();
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = errorText(error);
     this.listener?.closed(new LayerError(`broke the SASL layer: ${reason}`, { cause: error }));
   }
 }

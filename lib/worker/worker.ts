@@ -10,7 +10,9 @@ import {
   type WorkerMessage,
   type WorkerSetup,
 } from '../control/messages.js';
+import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
+import { errorText } from '../error-text.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import { areScarce, isScarce } from '../native/descriptors.js';
 import { CallMeter } from './reports/call-meter.js';
@@ -146,11 +148,12 @@ export class Worker {
     this.watchDescriptors((handle as SocketHandle).fd);
     const turn = new Turn(handle as SocketHandle, () => this.tellStanding(id));
     if (beginsAnonymous(introduction)) this.turns.set(id, turn);
-    if (introduction.transport === 'tls') {
+    const { firstMessage, passesDescriptors } = transportTraits[introduction.transport];
+    if (firstMessage === 'tls-record') {
       void this.receiveTls(introduction, handle as SocketHandle, turn);
       return;
     }
-    const stream = SocketStream.accepted(handle as SocketHandle, introduction.transport === 'unix');
+    const stream = SocketStream.accepted(handle as SocketHandle, passesDescriptors);
     const arrivedAt = performance.now();
     this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
   }
@@ -266,7 +269,7 @@ export class Worker {
     try {
       this.tlsReception = this.makeTlsReception?.() ?? null;
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.log.for('rpc.tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
     }
   }

@@ -4,6 +4,7 @@ import {
   type LoginStage,
   type ProvenIdentity,
 } from '../../control/messages.js';
+import { transportTraits } from '../../control/transports.js';
 import type { Connection } from '../listeners/listener.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
 
@@ -65,7 +66,7 @@ export const countOf = ({ origin }: Client, census: Census): number => census.ge
 function patienceWith(client: Client, newcomer: Client, census: Census): number {
   const { stage, introduction } = client;
   // Local users may be at a prompt of polkit's, which has its own end.
-  if (stage === 'login' && introduction.transport === 'unix') return Infinity;
+  if (stage === 'login' && transportTraits[introduction.transport].isLocal) return Infinity;
   const isOfCrowd = countOf(newcomer, census) > crowdFactor * countOf(client, census);
   return isOfCrowd ? leniency * patience[stage] : patience[stage];
 }

@@ -1,4 +1,4 @@
-import type { Transport } from '../../control/messages.js';
+import { transportTraits, type Transport } from '../../control/transports.js';
 import { peek } from '../../native/peek.js';
 import { isWholeRecord, longestRecord } from '../../transport/client-hello.js';
 
@@ -7,13 +7,15 @@ export type FirstMessage = 'whole' | 'partial' | 'gone';
 
 const buffer = Buffer.alloc(longestRecord);
 
+const isWhole = { frame: isWholeFrame, 'tls-record': isWholeRecord } as const;
+
 /** Looks without reading. What is no message counts as whole: whoever reads it will turn the client away. */
 export function firstMessage(fd: number, transport: Transport): FirstMessage {
   const length = peek(fd, buffer);
   if (length === null) return 'partial';
   if (length === 0) return 'gone';
   const bytes = buffer.subarray(0, length);
-  return (transport === 'tls' ? isWholeRecord(bytes) : isWholeFrame(bytes)) ? 'whole' : 'partial';
+  return isWhole[transportTraits[transport].firstMessage](bytes) ? 'whole' : 'partial';
 }
 
 /** The length of a frame is its first word (PROTOCOL.md, "Frames"). */

@@ -7,9 +7,11 @@ import {
   type RefusalReason,
   type Transport,
 } from '../../control/messages.js';
+import { transportTraits } from '../../control/transports.js';
 import type { Logger } from '../../logging/logger.js';
 import { Tally } from '../../logging/tally.js';
 import { isGone, withNews } from '../../native/hang-up.js';
+import { errorText } from '../../error-text.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
 import { ClientRegistry, countOf, patience, type Census, type Client } from './client-registry.js';
 import { firstMessage, type FirstMessage } from './first-message.js';
@@ -382,7 +384,7 @@ export class Reception {
 
   private introduce(listener: Listener, connection: Connection): ClientIntroduction | null {
     const { transport, auth, readOnly, name } = listener.settings;
-    const isLocal = transport === 'unix';
+    const { isLocal } = transportTraits[transport];
     try {
       return {
         kind: 'client',
@@ -395,7 +397,7 @@ export class Reception {
         localAddress: isLocal ? null : saslAddress((its) => connection.getsockname?.(its)),
       };
     } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       this.log.debug(`a client of ${name} left before it could be identified: ${reason}`);
       return null;
     }

@@ -1,4 +1,5 @@
 import type { Configuration } from '../../config/configuration.js';
+import { transportTraits } from '../../control/transports.js';
 import type { Logger } from '../../logging/logger.js';
 import {
   Listener,
@@ -204,7 +205,7 @@ export class ListenerSet {
 
 const keyOf = ({ transport, name }: Listener['settings']): string => `${transport}:${name}`;
 
-const isRemote = ({ settings }: Listener): boolean => settings.transport !== 'unix';
+const isRemote = ({ settings }: Listener): boolean => !transportTraits[settings.transport].isLocal;
 
 function isWithoutFamily(error: unknown): boolean {
   return ['EAFNOSUPPORT', 'EADDRNOTAVAIL'].includes(systemCode(error) ?? '');

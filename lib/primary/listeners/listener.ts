@@ -10,6 +10,7 @@ import {
   listenOnPath,
   setBacklog,
 } from '../../native/listening-socket.js';
+import { errorText } from '../../error-text.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /** The part that a listener for libvirt's clients and administrators plays. */
@@ -268,7 +269,7 @@ export class Listener {
 
 function cannotListen(name: string, error: unknown): ListenError {
   if (error instanceof ListenError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = errorText(error);
   const { code } = error as NodeJS.ErrnoException;
   const advice = code !== undefined && Object.hasOwn(advices, code) ? advices[code] : undefined;
   return new ListenError(`Cannot listen on '${name}': ${reason}${advice ?? ''}`, { cause: error });

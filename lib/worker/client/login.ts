@@ -3,6 +3,7 @@ import { matchesAny } from '../../auth/allow-list.js';
 import type { PolkitAuthority } from '../../auth/polkit.js';
 import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../../auth/sasl.js';
 import type { ClientIntroduction } from '../../control/messages.js';
+import { errorText } from '../../error-text.js';
 import { callOf, encodeReply, headerLength, type CallHeader } from '../../rpc/frame.js';
 import { encodeErrorReply } from '../../rpc/rpc-error.js';
 import {
@@ -177,5 +178,5 @@ export class Login {
 
 function reasonOf(error: unknown): string {
   if (error instanceof AuthenticationError) return error.detail;
-  return error instanceof Error ? error.message : String(error);
+  return errorText(error);
 }

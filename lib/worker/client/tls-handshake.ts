@@ -8,6 +8,7 @@ import { credentialsOptions } from '../../auth/tls-settings.js';
 import type { Configuration } from '../../config/configuration.js';
 import { tlsFiles } from '../../config/paths.js';
 import type { ClientIntroduction } from '../../control/messages.js';
+import { errorText } from '../../error-text.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
 import { TlsAcceptor, TlsStream } from '../../transport/tls-stream.js';
 import type { Arrival } from './session-context.js';
@@ -84,7 +85,7 @@ export class TlsReception {
       });
     } catch (error) {
       if (signal.aborted) throw signal.reason as Error;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = errorText(error);
       throw new TlsRefusal(`The TLS handshake failed: ${reason}`, 'tls', { cause: error });
     }
   }

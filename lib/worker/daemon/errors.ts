@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import type { DaemonFailure } from '../../control/worker-report.js';
+import { errorText } from '../../error-text.js';
 import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
 import { DaemonRefusal } from './conversation.js';
 import type { Endpoint } from './directory.js';
@@ -23,7 +24,7 @@ export class ConnectError extends RpcError {
 
 /** Why a daemon cannot be opened, for the log: the error's text and, where that is known, what can be done. */
 export function explain(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = errorText(error);
   return error instanceof ConnectError ? `${text}${adviceOn(error)}` : text;
 }
 

@@ -1,3 +1,4 @@
+import { errorText } from '../../error-text.js';
 import { unknownProcedure } from '../../rpc/call-errors.js';
 import { encodeFrame, messageType, program, status, type CallHeader } from '../../rpc/frame.js';
 import { procedureAt } from '../../rpc/procedures.js';
@@ -58,7 +59,7 @@ export function encodeFailure(call: CallHeader, error: unknown): Buffer {
     return encodeFrame({ ...call, type: messageType.reply, status: status.error }, error.payload);
   }
   if (error instanceof RpcError) return encodeErrorReply(call, error);
-  return encodeErrorReply(call, internal(error instanceof Error ? error.message : String(error)));
+  return encodeErrorReply(call, internal(errorText(error)));
 }
 
 /** Tells a client that asked for it that it has lost a daemon. libvirt's own proxy sends this event with serial 1. */
