@@ -1,6 +1,5 @@
 import { closeSync } from 'node:fs';
 import { sendMessage } from './descriptor-passing.js';
-import { sealedMemoryFile } from './descriptors.js';
 import { NativeError, systemError } from './error.js';
 import { libcFunction } from './library.js';
 
@@ -58,25 +57,13 @@ export class DatagramSocket {
    *   larger than the socket's send buffer (about 200 KiB), EACCES, EBADF after close
    */
   send(bytes: Uint8Array): 'sent' | 'would-block' | NativeError {
-    return this.#deliver(bytes, []);
-  }
-
-  /**
-   * Sends `bytes` of any size as a sealed file in memory, the way journald takes entries that
-   * exceed a datagram. Returns as {@link send}, and EMFILE or ENOMEM.
-   */
-  sendAsMemoryFile(bytes: Uint8Array): 'sent' | 'would-block' | NativeError {
-    let file: number;
     try {
-      file = sealedMemoryFile('datagram', bytes);
+      const sent = sendMessage(this.#fd, bytes, [], this.#address);
+      return sent === 'would-block' ? sent : 'sent';
     } catch (error) {
-      if (error instanceof NativeError) return error;
-      throw error;
-    }
-    try {
-      return this.#deliver(Buffer.alloc(0), [file]);
-    } finally {
-      closeSync(file);
+      if (!(error instanceof NativeError)) throw error;
+      const message = `${error.message}, sending to ${this.#target}`;
+      return new NativeError(error.code, error.call, message, { cause: error });
     }
   }
 
@@ -85,16 +72,5 @@ export class DatagramSocket {
     if (this.#fd === -1) return;
     closeSync(this.#fd);
     this.#fd = -1;
-  }
-
-  #deliver(bytes: Uint8Array, descriptors: number[]): 'sent' | 'would-block' | NativeError {
-    try {
-      const sent = sendMessage(this.#fd, bytes, descriptors, this.#address);
-      return sent === 'would-block' ? sent : 'sent';
-    } catch (error) {
-      if (!(error instanceof NativeError)) throw error;
-      const message = `${error.message}, sending to ${this.#target}`;
-      return new NativeError(error.code, error.call, message, { cause: error });
-    }
   }
 }

@@ -1,4 +1,4 @@
-import { closeSync, mkdtempSync, readFileSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
@@ -83,18 +83,11 @@ describe('native/datagram', () => {
     }
   });
 
-  it('sends what no datagram holds as a memory file', () => {
-    const receiver = listen(path);
+  it('refuses what no datagram holds', () => {
+    listen(path);
     const socket = new DatagramSocket(path);
-    const large = Buffer.alloc(4 * 1024 * 1024, 'entry');
     try {
-      expect(socket.send(large)).to.have.property('code', 'EMSGSIZE');
-      expect(socket.sendAsMemoryFile(large)).to.equal('sent');
-      const received = receive(receiver, Buffer.alloc(10), 0, 10);
-      if (received === 'would-block') throw new Error('nothing has arrived');
-      open.push(...received.descriptors);
-      expect(received.bytes).to.equal(0);
-      expect(readFileSync(`/proc/self/fd/${received.descriptors[0]}`).equals(large)).to.be.true;
+      expect(socket.send(Buffer.alloc(4 * 1024 * 1024))).to.have.property('code', 'EMSGSIZE');
     } finally {
       socket.close();
     }
