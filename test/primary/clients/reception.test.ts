@@ -143,10 +143,11 @@ describe('primary/clients/reception', () => {
     expect(reception.clients.size).to.equal(1);
   });
 
-  it('turns away who is one too many in the queue, and says so', () => {
+  it('turns away who is one too many in the queue, and says so', async () => {
     receive({ maxWaiting: 2 });
     ready = null;
     const ids = [connect()[1], connect()[1], connect()[1]];
+    await until(() => closed.size > 0, { what: 'one to be turned away' });
     expect([...closed]).to.deep.equal([ids[0]]);
     expect(reception.refused.queue_full).to.equal(1);
     expect(lines).to.have.lengthOf(1);

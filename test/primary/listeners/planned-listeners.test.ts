@@ -5,7 +5,6 @@ import { expect } from 'chai';
 import { ConfigError } from '../../../lib/config/errors.js';
 import {
   addressName,
-  closedToGroups,
   planListeners,
   type PlannedListener,
 } from '../../../lib/primary/listeners/listener-plan.js';
@@ -92,19 +91,6 @@ describe('primary/listeners/listener-plan: what there is to listen on', () => {
     expect(await faultOf('', { cluster: '[metrics]\nlisten = no.such.invalid:9177\n' })).to.include(
       "[metrics] listen: The name 'no.such.invalid' has no address",
     );
-  });
-
-  it('warns of a socket without login that is closed to groups, and only of that', () => {
-    const open = 'auth_unix_rw = "none"\n';
-    const warning = (conf: string, mode: 'system' | 'session' = 'system'): string | null =>
-      closedToGroups(configurationIn(directory, conf, { mode }), []);
-    expect(warning(open)).to.include('auth_unix_rw is "none"').and.to.include('unix_sock_group');
-    expect(warning(`${open}unix_sock_rw_perms = "0770"\n`)).to.equal(null);
-    expect(warning('auth_unix_rw = "sasl"\n')).to.equal(null);
-    expect(warning(open, 'session')).to.equal(null);
-    const activated = [{ role: 'rw', name: '/run/given' }] as const;
-    const configuration = configurationIn(directory, open, { mode: 'system' });
-    expect(closedToGroups(configuration, activated)).to.equal(null);
   });
 
   it('writes addresses as administrators do', () => {
