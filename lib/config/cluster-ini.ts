@@ -1,11 +1,14 @@
 import ini from 'ini';
 import {
+  type AccessSettings,
   CLUSTER_KEYS,
   type ClusterRow,
   type ClusterSettings,
+  isList,
   type LogSettings,
   type MetricsSettings,
   ROUTES,
+  STRICT_SECTIONS,
 } from './cluster-keys.js';
 import { type ConfigProblem, type Place, problemAt, withPlace } from './errors.js';
 import { ValueError } from './values.js';
@@ -20,33 +23,46 @@ export interface ClusterFile {
   readonly routes: Record<string, string>;
   readonly metrics: MetricsSettings;
   readonly log: LogSettings;
-  /** The lines of the keys that are set, by `SECTION.KEY`. */
+  readonly access: AccessSettings;
+  /** The lines of the keys that are set, by `SECTION.KEY`; of a list its first. */
   readonly lines: Readonly<Record<string, number>>;
   readonly problems: readonly ConfigProblem[];
   readonly warnings: readonly string[];
 }
 
-type Parse = ClusterRow['parse'];
+type Value = ReturnType<ClusterRow['parse']>;
 
+/** What a line assigns to, and where the value is to be found. */
 interface Assignment extends Place {
   readonly key: string;
   readonly section: string;
-  readonly parse: Parse;
+  readonly parse: Reader['parse'];
+  /** One of a list's values; null for a key that has but one, which the ini package finds. */
+  readonly element: string | null;
 }
 
-type Values = Partial<Record<string, Partial<Record<string, number | string>>>>;
+type KeyPlace = Place & { readonly key: string; readonly line: number };
+
+/** What of a row it takes to read a value. */
+type Reader = Pick<ClusterRow, 'parse'>;
+
+const route: Reader = { parse: ROUTES.parse };
+
+type Values = Partial<Record<string, Partial<Record<string, Value>>>>;
 
 const TABLE: Readonly<Record<string, Readonly<Record<string, ClusterRow>>>> = CLUSTER_KEYS;
 
 /** Parses the cluster's ini file. An absent file is the empty text. */
 export function parseClusterIni(text: string, file: string): ClusterFile {
-  const { assignments, known, problems, warnings } = new Scanner(text, file);
+  const { assignments, known, lines, problems, warnings } = new Scanner(text, file);
   const parsed = ini.parse(known.join('\n')) as Partial<Record<string, Record<string, unknown>>>;
   const values: Values = {};
-  for (const { section, key, parse, ...place } of assignments) {
+  for (const { section, key, parse, element, ...place } of assignments) {
+    const own = (values[section] ??= {});
     try {
       // ini turns true, false, null and quoted numbers into other types; as text they are what was written.
-      (values[section] ??= {})[key] = parse(String(parsed[section]?.[key]));
+      const value = parse(element ?? String(parsed[section]?.[key]));
+      own[key] = typeof value === 'object' ? [...listOf(own[key]), ...value] : value;
     } catch (error) {
       if (!(error instanceof ValueError)) throw error;
       problems.push(problemAt('bad-value', { ...place, key }, `${key} ${error.message}.`));
@@ -57,24 +73,31 @@ export function parseClusterIni(text: string, file: string): ClusterFile {
     routes: (values[ROUTES.section] ?? {}) as Record<string, string>,
     metrics: withDefaults('metrics', values) as MetricsSettings,
     log: withDefaults('log', values) as LogSettings,
-    lines: Object.fromEntries(
-      assignments.map(({ section, key, line }) => [`${section}.${key}`, line ?? 0]),
-    ),
+    access: withDefaults('access', values) as AccessSettings,
+    lines: Object.fromEntries(lines),
     problems,
     warnings,
   };
 }
 
+const listOf = (value: Value | undefined): readonly string[] =>
+  typeof value === 'object' ? value : [];
+
 function withDefaults(
   section: keyof typeof CLUSTER_KEYS,
   values: Values,
-): Record<string, number | string | null> {
+): Record<string, Value | null> {
   return Object.fromEntries(
-    Object.entries(TABLE[section] ?? {}).map(([key, { default: initial, parse }]) => [
+    Object.entries(TABLE[section] ?? {}).map(([key, row]) => [
       key,
-      values[section]?.[key] ?? (initial === null ? null : parse(initial)),
+      values[section]?.[key] ?? defaultOf(row),
     ]),
   );
+}
+
+function defaultOf(row: ClusterRow): Value | null {
+  if (isList(row)) return [];
+  return row.default === null ? null : row.parse(row.default);
 }
 
 /**
@@ -87,7 +110,8 @@ class Scanner {
   readonly problems: ConfigProblem[] = [];
   readonly warnings: string[] = [];
   readonly known: string[] = [];
-  readonly #lines = new Map<string, number>();
+  /** The first line of each key, by `SECTION.KEY`. */
+  readonly lines = new Map<string, number>();
   #section: string | null = null;
   #skipping = false;
 
@@ -129,25 +153,54 @@ class Scanner {
       this.warnings.push(withPlace(place, `${key} stands before any section and is ignored.`));
       return;
     }
-    const parse = parserOf(section, key);
-    if (parse === undefined) {
-      if (section === ROUTES.section) {
-        const sentence = `"${key}" is not the name of a driver: write one such as qemu, or default.`;
-        this.problems.push(problemAt('bad-value', place, sentence));
-      } else {
-        this.warnings.push(withPlace(place, `The unknown key ${key} in [${section}] is ignored.`));
-      }
-      return;
-    }
-    const first = this.#lines.get(`${section}.${key}`);
+    const row = rowOf(section, key) ?? listRowOf(section, key);
+    if (row === undefined) this.#readUnknown(section, place);
+    else if (isList(row)) this.#readElement(section, row, line, place);
+    else this.#readSingle(section, row, line, place);
+  }
+
+  #readSingle(section: string, { parse }: Reader, line: string, place: KeyPlace): void {
+    const { key } = place;
+    const first = this.lines.get(`${section}.${key}`);
     if (first !== undefined) {
       const sentence = `${key} is set a second time; the value of line ${first} counts.`;
       this.warnings.push(withPlace(place, sentence));
       return;
     }
-    this.#lines.set(`${section}.${key}`, number);
+    this.lines.set(`${section}.${key}`, place.line);
     this.known.push(line);
-    this.assignments.push({ ...place, section, parse });
+    this.assignments.push({ ...place, section, parse, element: null });
+  }
+
+  #readElement(section: string, { parse }: Reader, line: string, written: KeyPlace): void {
+    const key = written.key.replace(/\[\]$/, '');
+    const place = { ...written, key };
+    const element = unquoted(line.slice(line.indexOf('=') + 1).trim());
+    const isFirst = !this.lines.has(`${section}.${key}`);
+    if (!isFirst && written.key === key) {
+      const sentence = `${key} is set a second time: write each value of a list as ${key}[] = VALUE.`;
+      this.problems.push(problemAt('bad-value', place, sentence));
+    } else if (element === null) {
+      const sentence = `${key} has a value with ; or # or odd quotes: put it into single quotes, and comments on lines of their own.`;
+      this.problems.push(problemAt('bad-value', place, sentence));
+    } else {
+      if (isFirst) this.lines.set(`${section}.${key}`, place.line);
+      this.assignments.push({ ...place, section, parse, element });
+    }
+  }
+
+  #readUnknown(section: string, place: KeyPlace): void {
+    const { key } = place;
+    if (section === ROUTES.section) {
+      const sentence = `"${key}" is not the name of a driver: write one such as qemu, or default.`;
+      this.problems.push(problemAt('bad-value', place, sentence));
+    } else if (STRICT_SECTIONS.has(section)) {
+      const known = Object.keys(TABLE[section] ?? {}).join(', ');
+      const sentence = `[${section}] has no key ${key}, but only ${known}.`;
+      this.problems.push(problemAt('bad-value', place, sentence));
+    } else {
+      this.warnings.push(withPlace(place, `The unknown key ${key} in [${section}] is ignored.`));
+    }
   }
 }
 
@@ -155,8 +208,26 @@ function isSection(name: string): boolean {
   return name === ROUTES.section || Object.hasOwn(TABLE, name);
 }
 
-function parserOf(section: string, key: string): Parse | undefined {
-  if (section === ROUTES.section) return ROUTES.driver.test(key) ? ROUTES.parse : undefined;
+/** A list's value as it is written, without its quotes; null when it cannot be told what is value and what comment. */
+function unquoted(value: string): string | null {
+  if (/^'.*'$/.test(value)) return value.slice(1, -1);
+  if (!value.startsWith('"')) return /[;#]/.test(value) ? null : value;
+  try {
+    const text: unknown = JSON.parse(value);
+    return typeof text === 'string' ? text : null;
+  } catch {
+    return null;
+  }
+}
+
+function rowOf(section: string, key: string): Reader | undefined {
+  if (section === ROUTES.section) return ROUTES.driver.test(key) ? route : undefined;
   const rows = TABLE[section];
-  return rows !== undefined && Object.hasOwn(rows, key) ? rows[key]?.parse : undefined;
+  return rows !== undefined && Object.hasOwn(rows, key) ? rows[key] : undefined;
+}
+
+/** `KEY[]` is one more value of the list `KEY`. */
+function listRowOf(section: string, written: string): Reader | undefined {
+  const row = written.endsWith('[]') ? rowOf(section, written.slice(0, -2)) : undefined;
+  return row !== undefined && isList(row) ? row : undefined;
 }

@@ -1,27 +1,53 @@
 import {
   absolutePath,
+  account,
+  addressRange,
   daemonSocket,
   listenAddress,
   memoryLimit,
   oneOf,
   seconds,
+  text,
   wholeNumber,
+  wordsOf,
   workerCount,
 } from './values.js';
 
-/** One key of the cluster's ini file. */
-export interface ClusterRow {
+interface RowOf<Value> {
   /** What the sample file and the manual page call the value. */
   readonly type: string;
+  /** Gives the value, or throws a ValueError. */
+  readonly parse: (text: string) => Value;
+  /** Sentences for the sample file and the manual page. */
+  readonly help: string;
+}
+
+/** A key with one value. */
+export interface SingleRow extends RowOf<number | string> {
   /** As it would be written in the file; null means off. */
   readonly default: string | null;
   /** The sample file's value where the default is null. */
   readonly example?: string;
-  /** Gives the value, or throws a ValueError. */
-  readonly parse: (text: string) => number | string;
-  /** Sentences for the sample file and the manual page. */
-  readonly help: string;
 }
+
+/** A key with any number of values: those of all its lines, of which each but one must be written `KEY[] = VALUE`. */
+export interface ListRow extends RowOf<readonly string[]> {
+  /** The sample file's lines. */
+  readonly examples: readonly string[];
+}
+
+/** One key of the cluster's ini file. */
+export type ClusterRow = SingleRow | ListRow;
+
+export const isList = (row: Pick<ClusterRow, 'parse'>): row is ListRow => 'examples' in row;
+
+/** For a list with one value on each line. */
+const one =
+  (parse: (text: string) => string) =>
+  (written: string): readonly string[] => [parse(written)];
+
+/** The sections of which an unknown key is an error: what it was to keep somebody from, he could do. */
+export const STRICT_SECTIONS: ReadonlySet<string> = new Set(['access']);
 
 /** The sections of the cluster's ini file with their keys, except [routes], whose keys are drivers. */
 export const CLUSTER_KEYS = {
@@ -117,7 +143,63 @@ export const CLUSTER_KEYS = {
         'at SIGHUP.',
     },
   },
+  access: {
+    read_only_dn_list: {
+      type: 'distinguished names',
+      parse: one(text),
+      examples: ['C=GB,O=Example,CN=monitor*', 'C=GB,O=Example,OU=Dashboards,*'],
+      help:
+        'Clients whose certificate has one of these names, written as virt-pki-query-dn prints ' +
+        'them. * stands for any text and ? for any one character.',
+    },
+    read_only_username_list: {
+      type: 'SASL user names',
+      parse: one(text),
+      examples: ['exporter@EXAMPLE.COM', '*@GUESTS.EXAMPLE.COM'],
+      help:
+        'Clients with one of these SASL user names. * stands for any text and ? for any one ' +
+        'character.',
+    },
+    read_only_users: {
+      type: 'users',
+      parse: one(account),
+      examples: ['prometheus', '1005'],
+      help: 'Clients of the UNIX sockets that run as one of these users, by name or number.',
+    },
+    read_only_groups: {
+      type: 'groups',
+      parse: one(account),
+      examples: ['monitoring', '2001'],
+      help:
+        'Clients of the UNIX sockets that belong to one of these groups, by name or number: their ' +
+        'process does, or their user according to the databases of the host.',
+    },
+    read_only_addresses: {
+      type: 'addresses',
+      parse: one(addressRange),
+      examples: ['192.0.2.7', '198.51.100.0/24', '2001:db8::/32'],
+      help:
+        'Clients of TCP and TLS that come from one of these addresses or networks (CIDR), IPv4 or ' +
+        'IPv6. An IPv4 address stands for its form in IPv6, ::ffff:192.0.2.7, as well.',
+    },
+    read_only_listeners: {
+      type: 'unix, tcp, tls',
+      parse: wordsOf(['unix', 'tcp', 'tls']),
+      examples: ['tcp tls'],
+      help: 'All clients of these listeners; unix is the read-write socket.',
+    },
+  },
 } as const satisfies Record<string, Record<string, ClusterRow>>;
+
+/** What the sample file and the manual page say of whole sections. */
+export const SECTION_NOTES: Readonly<Partial<Record<string, string>>> = {
+  access:
+    'Clients that may only look: whoever any of these lists names gets a read-only connection, as ' +
+    'on libvirt-sock-ro, whatever flags it asks for. They let nobody in who is not let in without ' +
+    'them. It is decided once, after the login; a reload changes it for new clients. A list has one ' +
+    'value, KEY = VALUE, or several on lines of their own, KEY[] = VALUE. A value with ; or # in it ' +
+    'goes into single quotes. A key that is not one of these is an error here.',
+};
 
 /** The section that says where daemons are: a key is a driver, or `default`, and its value a socket. */
 export const ROUTES = {
@@ -134,7 +216,7 @@ export const ROUTES = {
 } as const;
 
 type SectionSettings<Section extends Record<string, ClusterRow>> = {
-  [Key in keyof Section]: Section[Key]['default'] extends null
+  [Key in keyof Section]: Section[Key] extends { default: null }
     ? ReturnType<Section[Key]['parse']> | null
     : ReturnType<Section[Key]['parse']>;
 };
@@ -147,3 +229,8 @@ export type MetricsSettings = SectionSettings<(typeof CLUSTER_KEYS)['metrics']>;
 
 /** [log]: a null `audit` is off. */
 export type LogSettings = SectionSettings<(typeof CLUSTER_KEYS)['log']>;
+
+export type AccessKey = keyof (typeof CLUSTER_KEYS)['access'];
+
+/** [access]: an empty list names nobody. */
+export type AccessSettings = Readonly<Record<AccessKey, readonly string[]>>;

@@ -30,7 +30,10 @@ export interface ConfigurationOptions {
 }
 
 /** All settings of the daemon. Plain data, so that it can be sent to worker processes as JSON. */
-export interface Configuration extends Pick<ClusterFile, 'cluster' | 'routes' | 'metrics' | 'log'> {
+export interface Configuration extends Pick<
+  ClusterFile,
+  'cluster' | 'routes' | 'metrics' | 'log' | 'access'
+> {
   readonly mode: Mode;
   /** The virtproxyd.conf that was read, or null if there is none. */
   readonly confFile: string | null;
@@ -111,6 +114,7 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
     routes: cluster.routes,
     metrics: cluster.metrics,
     log: cluster.log,
+    access: cluster.access,
     paths: {
       ...defaults,
       configFile,
@@ -121,7 +125,7 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
     warnings: [
       ...checked.warnings,
       ...dormant.map(dormantWarning),
-      ...findDangers(checked, configFile, mode),
+      ...findDangers(checked, configFile, mode, cluster.access),
       ...cluster.warnings,
     ],
   };

@@ -1,4 +1,4 @@
-import { CLUSTER_KEYS, type ClusterRow, ROUTES } from './cluster-keys.js';
+import { CLUSTER_KEYS, type ClusterRow, isList, ROUTES, SECTION_NOTES } from './cluster-keys.js';
 import { type KeyRow, SECTIONS } from './key-row.js';
 import { CONF_KEYS, rowOf } from './keys.js';
 
@@ -31,15 +31,17 @@ export function sampleConf(): string {
 
 /** The sample virtproxyd-cluster.ini: every section, and every key commented out with its help. */
 export function sampleClusterIni(): string {
-  const sections = clusterSections().map(([section, rows]) =>
-    [
+  const sections = clusterSections().map(([section, rows]) => {
+    const note = SECTION_NOTES[section];
+    return [
       `[${section}]\n`,
+      ...(note === undefined ? [] : [comment(note)]),
       ...rows.map(([key, row]) => {
-        const text = `${row.help}\nDefault: ${row.default ?? 'off'}`;
-        return `${comment(text)}#${key} = ${row.default ?? row.example ?? ''}\n`;
+        const text = `${row.help}\nDefault: ${clusterDefault(row)}`;
+        return comment(text) + sampleLines(key, row).join('');
       }),
-    ].join('\n'),
-  );
+    ].join('\n');
+  });
   const examples = Object.entries(ROUTES.examples).map(([key, path]) => `#${key} = ${path}\n`);
   const routes = `[${ROUTES.section}]\n\n${comment(ROUTES.help)}${examples.join('')}`;
   return [comment(CLUSTER_HEAD), ...sections, routes].join('\n');
@@ -55,7 +57,7 @@ export function manKeys(): string {
         const type = row.type in TYPE_NAMES ? TYPE_NAMES[row.type as 'port'] : row.type;
         return manItem(key, `${type}, default: ${defaultText(row)}`, helpOf(row));
       });
-      return `.SS ${title}\n${note === '' ? '' : manText(note)}${items.join('')}`;
+      return `.SS ${title}\n${manText(note)}${items.join('')}`;
     })
     .join('');
 }
@@ -64,11 +66,25 @@ export function manKeys(): string {
 export function manClusterKeys(): string {
   const sections = clusterSections().map(([section, rows]) => {
     const items = rows.map(([key, row]) =>
-      manItem(key, `${row.type}, default: ${row.default ?? 'off'}`, row.help),
+      manItem(
+        key,
+        `${isList(row) ? 'list of ' : ''}${row.type}, default: ${clusterDefault(row)}`,
+        row.help,
+      ),
     );
-    return `.SS [${section}]\n${items.join('')}`;
+    return `.SS [${section}]\n${manText(SECTION_NOTES[section] ?? '')}${items.join('')}`;
   });
   return `${sections.join('')}.SS [${ROUTES.section}]\n${manText(ROUTES.help)}`;
+}
+
+const clusterDefault = (row: ClusterRow): string =>
+  isList(row) ? 'nobody' : (row.default ?? 'off');
+
+function sampleLines(key: string, row: ClusterRow): readonly string[] {
+  if (!isList(row)) return [`#${key} = ${row.default ?? row.example ?? ''}\n`];
+  const [only, ...others] = row.examples;
+  const name = others.length === 0 ? key : `${key}[]`;
+  return [only, ...others].map((example) => `#${name} = ${example ?? ''}\n`);
 }
 
 function clusterSections(): [string, [string, ClusterRow][]][] {
@@ -112,6 +128,7 @@ function manItem(key: string, note: string, help: string): string {
 
 /** Each sentence begins a new line, as man-pages(7) asks. */
 function manText(text: string): string {
+  if (text === '') return '';
   return text
     .split(/(?<=[.:]) (?=[A-Z])/)
     .flatMap((sentence) => wrap(sentence, WIDTH - 8))

@@ -1,3 +1,4 @@
+import type { AccessSettings } from './cluster-keys.js';
 import { type ConfigProblem, type ListenerKey, problemAt, withPlace } from './errors.js';
 import type { ConfKey, ConfSettings } from './keys.js';
 import type { Mode } from './paths.js';
@@ -9,8 +10,11 @@ interface Rule {
   readonly keys: readonly ConfKey[];
   /** It must hold only while one of these listeners is on. */
   readonly needs?: readonly ListenerKey[];
-  readonly check: (conf: ConfSettings, mode: Mode) => string | null;
+  readonly check: (conf: ConfSettings, mode: Mode, readOnlyListeners: Listeners) => string | null;
 }
+
+/** Those that [access] makes read-only. */
+type Listeners = AccessSettings['read_only_listeners'];
 
 const TLS_FILE_KEYS = ['key_file', 'cert_file', 'ca_file'] as const;
 
@@ -37,27 +41,31 @@ const CONFLICTS: readonly Rule[] = [
 const DANGERS: readonly Rule[] = [
   {
     keys: ['auth_tcp', 'listen_tcp'],
-    check: ({ listen_tcp, auth_tcp }) =>
+    check: ({ listen_tcp, auth_tcp }, _, readOnly) =>
       listen_tcp && auth_tcp === 'none'
-        ? 'auth_tcp is "none": everybody who reaches the TCP port controls this host, unencrypted.'
+        ? `auth_tcp is "none": everybody who reaches the TCP port ${readOnly.includes('tcp') ? 'may look at' : 'controls'} this host, unencrypted.`
         : null,
   },
   {
     keys: ['auth_tls', 'listen_tls'],
-    check: ({ listen_tls, auth_tls, tls_no_verify_certificate, tls_allowed_dn_list }) => {
-      if (!listen_tls || auth_tls !== 'none') return null;
-      if (tls_no_verify_certificate) {
-        return 'auth_tls is "none" and tls_no_verify_certificate is 1: everybody who reaches the TLS port controls this host.';
+    check: (conf, _, readOnly) => {
+      if (!conf.listen_tls || conf.auth_tls !== 'none') return null;
+      const isReadOnly = readOnly.includes('tls');
+      if (conf.tls_no_verify_certificate) {
+        return `auth_tls is "none" and tls_no_verify_certificate is 1: everybody who reaches the TLS port ${isReadOnly ? 'may look at' : 'controls'} this host.`;
       }
-      return tls_allowed_dn_list === null
-        ? 'auth_tls is "none" and tls_allowed_dn_list is not set: every certificate of the CA gives control of this host.'
+      return conf.tls_allowed_dn_list === null
+        ? `auth_tls is "none" and tls_allowed_dn_list is not set: every certificate of the CA gives ${isReadOnly ? 'a view' : 'control'} of this host.`
         : null;
     },
   },
   {
     keys: ['auth_unix_rw', 'unix_sock_rw_perms'],
-    check: ({ auth_unix_rw, unix_sock_rw_perms }, mode) =>
-      mode === 'system' && auth_unix_rw === 'none' && (parseInt(unix_sock_rw_perms, 8) & 0o2) !== 0
+    check: ({ auth_unix_rw, unix_sock_rw_perms }, mode, readOnly) =>
+      mode === 'system' &&
+      !readOnly.includes('unix') &&
+      auth_unix_rw === 'none' &&
+      (parseInt(unix_sock_rw_perms, 8) & 0o2) !== 0
         ? `auth_unix_rw is "none" and unix_sock_rw_perms is "${unix_sock_rw_perms}": every local user has the rights of root.`
         : null,
   },
@@ -82,15 +90,25 @@ export function findConflicts(checked: CheckedSettings, file: string, mode: Mode
 }
 
 /** What an administrator should know about settings that are allowed but open a host to others. */
-export function findDangers(checked: CheckedSettings, file: string, mode: Mode): string[] {
-  return broken(DANGERS, checked, mode).map(({ sentence, line, key }) =>
+export function findDangers(
+  checked: CheckedSettings,
+  file: string,
+  mode: Mode,
+  { read_only_listeners }: AccessSettings,
+): string[] {
+  return broken(DANGERS, checked, mode, read_only_listeners).map(({ sentence, line, key }) =>
     withPlace({ file, line, key }, sentence),
   );
 }
 
-function broken(rules: readonly Rule[], { conf, lines }: CheckedSettings, mode: Mode) {
+function broken(
+  rules: readonly Rule[],
+  { conf, lines }: CheckedSettings,
+  mode: Mode,
+  readOnlyListeners: Listeners = [],
+) {
   return rules.flatMap((rule) => {
-    const sentence = rule.check(conf, mode);
+    const sentence = rule.check(conf, mode, readOnlyListeners);
     if (sentence === null) return [];
     const key = rule.keys.find((name) => lines.has(name)) ?? null;
     return [{ rule, sentence, key, line: key === null ? null : (lines.get(key) ?? null) }];

@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { isIP, isIPv6 } from 'node:net';
+import { isIP, isIPv4, isIPv6 } from 'node:net';
 import { isAbsolute, resolve } from 'node:path';
 
 /** A value that a key cannot have. The message continues a sentence that begins with the key. */
@@ -63,6 +63,29 @@ export function oddGroup(written: string): string | null {
   return number !== null && written.includes('-')
     ? `is "${written}", which means the group ${number}`
     : null;
+}
+
+/** A user or group: a number from 0 to 2^32 - 2, or else a name; whether there is such a name shows when it is looked up. */
+export function account(value: string): string {
+  if (/^[0-9]+$/.test(value) && Number(value) >= UINT_MAX) {
+    throw new ValueError(`must be a name or a number below ${UINT_MAX}, not "${value}"`);
+  }
+  if (/[,:]/.test(value)) {
+    throw new ValueError(`must be one name or number on each line, not "${value}"`);
+  }
+  return text(value);
+}
+
+/** An IP address, or a network as `ADDRESS/BITS`. */
+export function addressRange(value: string): string {
+  const [, address = '', bits] = /^([^/%]+)(?:\/([0-9]{1,3}))?$/.exec(value) ?? [];
+  const most = isIPv4(address) ? 32 : isIPv6(address) ? 128 : -1;
+  if (Number(bits ?? 0) > most) {
+    throw new ValueError(
+      `must be an IP address such as 192.0.2.7 or a network such as 192.0.2.0/24, not "${value}"`,
+    );
+  }
+  return value;
 }
 
 /** An absolute path. */
@@ -199,5 +222,19 @@ export function oneOf<const Word extends string>(words: readonly Word[]): (value
     const found = words.find((word) => word === value);
     if (found === undefined) throw new ValueError(`must be ${words.join(' or ')}, not "${value}"`);
     return found;
+  };
+}
+
+/** Some of the given words, with blanks between them. */
+export function wordsOf<const Word extends string>(
+  words: readonly Word[],
+): (value: string) => readonly Word[] {
+  return (value) => {
+    const given = text(value).split(/\s+/);
+    return given.map((each) => {
+      const found = words.find((word) => word === each);
+      if (found !== undefined) return found;
+      throw new ValueError(`must be some of ${words.join(', ')}, not "${value}"`);
+    });
   };
 }

@@ -4,6 +4,14 @@ import { type ClusterFile, parseClusterIni } from '../../lib/config/cluster-ini.
 
 const parse = (text: string): ClusterFile => parseClusterIni(text, 'c.ini');
 const DEFAULTS = parse('');
+const nobody = {
+  read_only_dn_list: [],
+  read_only_username_list: [],
+  read_only_users: [],
+  read_only_groups: [],
+  read_only_addresses: [],
+  read_only_listeners: [],
+};
 
 describe('virtproxyd-cluster.ini', () => {
   it('has defaults for everything', () => {
@@ -19,6 +27,7 @@ describe('virtproxyd-cluster.ini', () => {
       routes: {},
       metrics: { listen: null },
       log: { format: 'libvirt', audit: null },
+      access: nobody,
       lines: {},
       problems: [],
       warnings: [],
@@ -43,6 +52,13 @@ format = json
 audit = /var/log/audit
 [cluster]
 login_timeout = 10
+[access]
+read_only_dn_list[] = C=GB,O=Example,CN=Doe\\, John*
+read_only_dn_list[]='CN=no;comment #1'
+read_only_users = prometheus
+read_only_users[] = "1005"
+read_only_addresses = 192.0.2.0/24
+read_only_listeners[] = tcp  tls
 `;
     expect(parse(text)).to.deep.equal({
       cluster: {
@@ -60,6 +76,13 @@ login_timeout = 10
       },
       metrics: { listen: '[::1]:9177' },
       log: { format: 'json', audit: '/var/log/audit' },
+      access: {
+        ...nobody,
+        read_only_dn_list: ['C=GB,O=Example,CN=Doe\\, John*', 'CN=no;comment #1'],
+        read_only_users: ['prometheus', '1005'],
+        read_only_addresses: ['192.0.2.0/24'],
+        read_only_listeners: ['tcp', 'tls'],
+      },
       lines: {
         'cluster.workers': 3,
         'cluster.drain_timeout': 4,
@@ -72,6 +95,10 @@ login_timeout = 10
         'log.format': 14,
         'log.audit': 15,
         'cluster.login_timeout': 17,
+        'access.read_only_dn_list': 19,
+        'access.read_only_users': 21,
+        'access.read_only_addresses': 23,
+        'access.read_only_listeners': 24,
       },
       problems: [],
       warnings: [],
@@ -102,6 +129,31 @@ login_timeout = 10
     ['metrics', 'listen = localhost:99999', /port from 0 to 65535/],
     ['log', 'format = xml', /libvirt or json, not "xml"/],
     ['log', 'audit = audit.log', /absolute path/],
+    ['access', 'read_only_dn_list =', /must not be empty/],
+    ['access', "read_only_username_list = ''", /must not be empty/],
+    ['access', 'read_only_dn_list = CN=a#1', /value with ; or #/],
+    ['access', 'read_only_users = root ; the boss', /value with ; or #/],
+    ['access', 'read_only_dn_list = "CN=a\\, b"', /odd quotes/],
+    ['access', 'read_only_users = "root', /odd quotes/],
+    ['access', 'read_only_users = 4294967295', /below 4294967295/],
+    ['access', 'read_only_users = root, prometheus', /one name or number on each line/],
+    ['access', 'read_only_groups = a:b', /one name or number/],
+    ['access', 'read_only_addresses = 192.0.2.0/33', /network such as .*, not "192.0.2.0\/33"/],
+    ['access', 'read_only_addresses = 192.0.2.0/', /IP address/],
+    ['access', 'read_only_addresses = 192.0.2.0/8.5', /IP address/],
+    ['access', 'read_only_addresses = 192.0.2', /IP address/],
+    ['access', 'read_only_addresses = 192.0.2.1 192.0.2.2', /IP address/],
+    ['access', 'read_only_addresses = host.example', /IP address/],
+    ['access', 'read_only_addresses = ::1/129', /IP address/],
+    ['access', 'read_only_addresses = fe80::1%eth0', /IP address/],
+    ['access', 'read_only_listeners = tcp,tls', /some of unix, tcp, tls, not "tcp,tls"/],
+    ['access', 'read_only_listeners = admin', /some of unix, tcp, tls/],
+    [
+      'access',
+      'read_only_user = root',
+      /\[access\] has no key read_only_user, but only read_only_dn/,
+    ],
+    ['access', '__proto__ = root', /has no key __proto__/],
   ];
   for (const [section, statement, sentence] of faults) {
     it(`refuses ${statement.slice(0, 40)} in [${section}]`, () => {
@@ -115,6 +167,18 @@ login_timeout = 10
         .and.match(/^c\.ini:4: .*\.$/);
     });
   }
+
+  it('takes a list apart or together, and no second line without brackets', () => {
+    const text =
+      '[access]\nread_only_users[] = a\nread_only_users = b\nread_only_users[] = :\nread_only_users[] = c\n';
+    const { access, problems, lines } = parse(text);
+    expect(access.read_only_users).to.deep.equal(['a', 'c']);
+    expect(lines).to.deep.equal({ 'access.read_only_users': 2 });
+    expect(problems.map(({ message }) => message)).to.deep.equal([
+      'c.ini:3: read_only_users is set a second time: write each value of a list as read_only_users[] = VALUE.',
+      'c.ini:4: read_only_users must be one name or number on each line, not ":".',
+    ]);
+  });
 
   for (const line of ['workers', '= 3', '[cluster', '[cluster] ; comment', '[[cluster]]']) {
     it(`refuses the line ${line}`, () => {
@@ -154,6 +218,7 @@ workers = 3
       routes: {},
       metrics: DEFAULTS.metrics,
       log: DEFAULTS.log,
+      access: nobody,
       lines: { 'cluster.workers': 16 },
       problems: [],
     });

@@ -14,7 +14,7 @@ const lists = [
 ] as const;
 const REMEDY = 'npm run regenerate';
 
-const uncommented = (sample: string): string => sample.replaceAll(/^#(?=[a-z_]+ = )/gm, '');
+const uncommented = (sample: string): string => sample.replaceAll(/^#(?=[a-z_]+(\[\])? = )/gm, '');
 
 describe('files made from the tables of keys', () => {
   it('conf/virtproxyd.conf is up to date', () => {
@@ -45,13 +45,14 @@ describe('files made from the tables of keys', () => {
 
   it('the sample virtproxyd-cluster.ini sets nothing, and is valid when its comments are removed', () => {
     expect(parseClusterIni(sampleClusterIni(), 's')).to.deep.equal(parseClusterIni('', 's'));
-    const { problems, warnings, routes, metrics } = parseClusterIni(
+    const { problems, warnings, routes, metrics, access } = parseClusterIni(
       uncommented(sampleClusterIni()),
       's',
     );
     expect([problems, warnings]).to.deep.equal([[], []]);
     expect(routes).to.have.keys('qemu', 'default');
     expect(metrics.listen).to.be.a('string');
+    for (const [key, list] of Object.entries(access)) expect(list, key).to.not.be.empty;
   });
 
   const pages = existsSync('man') ? readdirSync('man').map((name) => `man/${name}`) : [];
