@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
-import { checkConfiguration } from '../config/check.js';
+import { checkConfiguration, type Inspection } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
 import { ConfigError } from '../config/errors.js';
 import { homeDirectory, modeOf } from '../config/paths.js';
@@ -37,8 +37,7 @@ export async function main(args: readonly string[]): Promise<number | null> {
   }
   const options = configurationOptions(line);
   if (line.checkConfig) {
-    const { inspectPriority } = await import('../auth/tls-priority-check.js');
-    const { ok, text } = checkConfiguration(options, inspectPriority);
+    const { ok, text } = checkConfiguration(options, await inspection());
     say(text.endsWith('\n') ? text : `${text}\n`);
     return ok ? 0 : 1;
   }
@@ -78,6 +77,17 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
     complain(known ? error.message : (error.stack ?? error.message));
     return 1;
   }
+}
+
+/** A look at the settings that other rooms understand. */
+async function inspection(): Promise<Inspection> {
+  const { inspectAccess } = await import('../auth/rights-check.js');
+  const { inspectPriority } = await import('../auth/tls-priority-check.js');
+  const accounts = await import('../native/accounts.js');
+  return (configuration) => {
+    const { problems, warnings } = inspectPriority(configuration);
+    return { problems, warnings: [...warnings, ...inspectAccess(configuration, accounts)] };
+  };
 }
 
 function configurationOptions({ config }: CommandLine): ConfigurationOptions {

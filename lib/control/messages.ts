@@ -16,6 +16,8 @@ export interface LocalPeer {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
+  /** Supplementary groups. */
+  readonly groups: readonly number[];
   /** Field 22 of /proc/PID/stat, clock ticks since boot, in decimal; null when the process is gone. */
   readonly startTime: string | null;
   readonly selinuxContext: string | null;
@@ -27,6 +29,7 @@ export interface ClientIntroduction {
   /** Unique for the life of the primary. */
   readonly id: number;
   readonly transport: Transport;
+  /** It came by the read-only socket. */
   readonly readOnly: boolean;
   readonly auth: AuthMethod;
   /** Set for UNIX sockets. */
@@ -97,11 +100,12 @@ export interface WorkerLoad {
   readonly held: number;
 }
 
-/** What a login has shown of a client. */
+/** What a login has shown of a client, and what it may do. */
 export interface ProvenIdentity {
   readonly saslUserName: string | null;
   /** Distinguished name of the client's certificate. */
   readonly x509Name: string | null;
+  readonly readOnly: boolean;
 }
 
 /** How far a client has come that has not logged in: nowhere, begun a TLS handshake, finished it or sent a frame. */
@@ -126,6 +130,6 @@ export type ClientMessage =
       readonly stage: LoginStage;
       readonly silentFor: number;
     }
-  /** One that began anonymous has logged in. */
+  /** One that began anonymous has logged in, or one that did not turns out to be read-only. */
   | ({ readonly kind: 'loggedIn'; readonly id: number } & ProvenIdentity)
   | { readonly kind: 'closed'; readonly id: number; readonly refusal?: RefusalReason };

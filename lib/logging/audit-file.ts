@@ -20,6 +20,7 @@ export interface AuditEntry {
   /** The far end of TCP and TLS. */
   readonly address?: string;
   readonly port?: number;
+  readonly rights: 'read-write' | 'read-only';
   readonly procedure: string;
   /** The daemon that had the call; absent when none could be given it. */
   readonly daemon?: string;

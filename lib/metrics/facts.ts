@@ -8,6 +8,9 @@ import type { WorkerTotals } from './worker-totals.js';
 export const clientStates = ['waiting', 'login', 'serving'] as const;
 export type ClientState = (typeof clientStates)[number];
 
+/** Clients of one transport by state, and of those `serving` how many may only look. */
+export type ClientCounts = Readonly<Record<ClientState | 'readOnly', number>>;
+
 export const reloadResults = ['success', 'failure'] as const;
 export type ReloadResult = (typeof reloadResults)[number];
 
@@ -51,7 +54,7 @@ export interface Facts {
   /** How many workers there should be. */
   readonly wantedWorkers: number;
   readonly workers: readonly WorkerFacts[];
-  readonly clients: Readonly<Record<Transport, Readonly<Record<ClientState, number>>>>;
+  readonly clients: Readonly<Record<Transport, ClientCounts>>;
   readonly maxClients: number;
   readonly accepted: Readonly<Record<Transport, number>>;
   readonly refused: Readonly<Record<RefusalReason, number>>;

@@ -1,7 +1,7 @@
-import { refusalReasons, transports } from '../control/messages.js';
+import { refusalReasons, transports, type Transport } from '../control/messages.js';
 import { callStatuses, daemonFailures } from '../control/worker-report.js';
-import { clientStates, reloadResults, type Facts } from './facts.js';
 import { restartReasons } from '../control/workers.js';
+import { reloadResults, type ClientCounts, type ClientState, type Facts } from './facts.js';
 
 /** One number with its labels. */
 export interface Sample {
@@ -61,6 +61,22 @@ function* ofWorkers(
   }
 }
 
+function clientSamples(
+  transport: Transport,
+  { waiting, login, serving, readOnly }: ClientCounts,
+): readonly Sample[] {
+  const sample = (state: ClientState, rights: string, value: number): Sample => ({
+    labels: { transport, state, rights },
+    value,
+  });
+  return [
+    sample('waiting', 'undecided', waiting),
+    sample('login', 'undecided', login),
+    sample('serving', 'read-write', serving - readOnly),
+    sample('serving', 'read-only', readOnly),
+  ];
+}
+
 /** Everything but the histogram of call durations. */
 export const families: readonly Family[] = [
   {
@@ -94,15 +110,12 @@ export const families: readonly Family[] = [
   {
     name: 'virtproxyd_clients',
     type: 'gauge',
-    help: 'Connected clients: waiting for a worker or a place, logging in, or served.',
-    labels: ['transport', 'state'],
+    help:
+      'Connected clients: waiting for a worker or a place, logging in, or served. What they may do is undecided until ' +
+      'they have logged in.',
+    labels: ['transport', 'state', 'rights'],
     samples: ({ clients }) =>
-      transports.flatMap((transport) =>
-        clientStates.map((state) => ({
-          labels: { transport, state },
-          value: clients[transport][state],
-        })),
-      ),
+      transports.flatMap((transport) => clientSamples(transport, clients[transport])),
   },
   {
     name: 'virtproxyd_clients_max',

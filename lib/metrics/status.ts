@@ -2,7 +2,7 @@ import { transports, type RefusalReason, type Transport } from '../control/messa
 import { daemonFailures, type DaemonFailure } from '../control/worker-report.js';
 import { clientStates } from './facts.js';
 import type {
-  ClientState,
+  ClientCounts,
   DaemonSocket,
   Facts,
   LastReload,
@@ -62,7 +62,7 @@ export interface Status {
   readonly clients: {
     readonly total: number;
     readonly max: number;
-    readonly byTransport: Readonly<Record<Transport, Readonly<Record<ClientState, number>>>>;
+    readonly byTransport: Readonly<Record<Transport, ClientCounts>>;
     readonly accepted: Readonly<Record<Transport, number>>;
     readonly refused: Readonly<Record<RefusalReason, number>>;
   };

@@ -12,6 +12,7 @@ const solSocket = 1;
 // asm-generic/socket.h; PowerPC numbers the first one differently.
 const soPeercred = process.arch === 'ppc64' ? 21 : 17;
 const soPeersec = 31;
+const soPeergroups = 59;
 
 const getsockopt = libcFunction<
   (fd: number, level: number, option: number, value: Buffer, length: Buffer) => number
@@ -53,6 +54,22 @@ export function peerSecurityLabel(fd: number): string | null {
     if (code === 'ENOPROTOOPT') return null;
     if (code !== 'ERANGE' || size > 65536) {
       throw systemError('getsockopt(SO_PEERSEC)', `descriptor ${fd}`, value);
+    }
+  }
+}
+
+/**
+ * The supplementary groups of the process at the other end of the UNIX socket `fd` when it connected (SO_PEERGROUPS).
+ * @throws {NativeError} ENOTSOCK, EBADF
+ */
+export function peerGroups(fd: number): readonly number[] {
+  for (let size = 256; ; size *= 4) {
+    const value = socketOption(fd, soPeergroups, size);
+    if (typeof value !== 'number') {
+      return Array.from({ length: value.length / 4 }, (_, index) => value.readUInt32LE(4 * index));
+    }
+    if (errnoName(value) !== 'ERANGE' || size > 4 * 65536) {
+      throw systemError('getsockopt(SO_PEERGROUPS)', `descriptor ${fd}`, value);
     }
   }
 }

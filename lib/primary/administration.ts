@@ -197,7 +197,7 @@ function describe({ introduction, connectedAt, identity }: Client): AdminClient 
     id,
     transport,
     connectedAt,
-    readOnly,
+    readOnly: identity?.readOnly ?? readOnly,
     local,
     remoteAddress,
     saslUserName: identity?.saslUserName ?? null,

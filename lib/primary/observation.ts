@@ -6,7 +6,7 @@ import type { WorkerReport } from '../control/worker-report.js';
 import type { LogControl } from '../logging/log-control.js';
 import {
   clientStates,
-  type ClientState,
+  type ClientCounts,
   type DaemonSocket,
   type Facts,
   type FactSource,
@@ -18,7 +18,6 @@ import {
 import type { CertificateExpiry } from '../control/certificates.js';
 import { WorkerGauges } from '../metrics/worker-gauges.js';
 import { WorkerTotals } from '../metrics/worker-totals.js';
-import type { Client } from './clients/client-registry.js';
 import type { Reception } from './clients/reception.js';
 import { loadsOf } from './workers/worker-loads.js';
 import type { WorkerPool } from './workers/worker-pool.js';
@@ -117,14 +116,15 @@ function clientsOf({ clients, queue }: Reception): Facts['clients'] {
   const counts = Object.fromEntries(
     transports.map((transport) => [
       transport,
-      Object.fromEntries(clientStates.map((state) => [state, 0])),
+      { ...Object.fromEntries(clientStates.map((state) => [state, 0])), readOnly: 0 },
     ]),
-  ) as Record<Transport, Record<ClientState, number>>;
-  const count = ({ introduction }: Client, state: ClientState): void => {
-    counts[introduction.transport][state]++;
-  };
-  for (const client of clients.all) count(client, client.loggedIn ? 'serving' : 'login');
-  for (const client of queue) count(client, 'waiting');
+  ) as Record<Transport, Record<keyof ClientCounts, number>>;
+  for (const { introduction, loggedIn, identity } of clients.all) {
+    const its = counts[introduction.transport];
+    its[loggedIn ? 'serving' : 'login']++;
+    if (loggedIn && (identity ?? introduction).readOnly) its.readOnly++;
+  }
+  for (const { introduction } of queue) counts[introduction.transport].waiting++;
   return counts;
 }
 

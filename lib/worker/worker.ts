@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { accessRules, rightsOf } from '../auth/rights.js';
 import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { ControlChannel } from '../control/channel.js';
@@ -14,6 +15,7 @@ import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import { errorText } from '../error-text.js';
 import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
+import * as accounts from '../native/accounts.js';
 import { areScarce, isScarce } from '../native/descriptors.js';
 import { CallMeter } from './reports/call-meter.js';
 import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
@@ -277,6 +279,7 @@ export class Worker {
   private makeContext(configuration: Configuration): SessionContext {
     const { log } = this;
     const daemons = new DaemonDirectory(configuration);
+    const rules = accessRules(configuration.access, accounts);
     const wear = new SaslWear((state) => {
       this.channel.send({ kind: 'worn', state });
     });
@@ -309,6 +312,7 @@ export class Worker {
         },
         saslStepped: () => wear.check(),
       }),
+      rights: (client) => rightsOf(client, rules),
       log: log.for('rpc.session'),
       audit: this.sender,
       meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),

@@ -23,7 +23,7 @@ export const someClients: readonly ConnectedClient[] = [
     transport: 'unix',
     connectedAt: 1_700_000_000_999,
     readOnly: true,
-    local: { pid: 4711, uid: 0, gid: 0, startTime: '5', selinuxContext: 'u:r:t' },
+    local: { pid: 4711, uid: 0, gid: 0, groups: [], startTime: '5', selinuxContext: 'u:r:t' },
     remoteAddress: null,
     saslUserName: null,
     x509Name: null,
@@ -155,6 +155,7 @@ export class AdminHost {
       pid: 4711,
       uid: process.geteuid!(),
       gid: 0,
+      groups: [],
       startTime: null,
       selinuxContext: null,
     };

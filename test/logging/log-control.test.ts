@@ -31,6 +31,7 @@ describe('control of the log', () => {
     time: '2026-01-31T12:00:00.000Z',
     client: 3,
     transport: 'unix',
+    rights: 'read-write',
     procedure: 'DOMAIN_CREATE',
     status: 'ok',
     duration_ms: 1.5,

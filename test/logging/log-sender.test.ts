@@ -18,6 +18,7 @@ const entry = (client: number): AuditEntry => ({
   time: '2026-01-31T12:00:00.000Z',
   client,
   transport: 'unix',
+  rights: 'read-write',
   procedure: 'DOMAIN_CREATE',
   status: 'ok',
   duration_ms: 1,

@@ -7,7 +7,7 @@ export const now = Date.UTC(2026, 0, 1);
 export const day = 86_400_000;
 
 /** No clients of a transport. */
-export const none = { waiting: 0, login: 0, serving: 0 };
+export const none = { waiting: 0, login: 0, serving: 0, readOnly: 0 };
 
 export const workerAt = (slot: number, state: WorkerFacts['state'] = 'ready'): WorkerFacts => ({
   ...{ slot, pid: 100 + slot, generation: 1, state, clients: 1, gauges: new WorkerGauges() },

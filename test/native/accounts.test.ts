@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { userInfo } from 'node:os';
 import { expect } from 'chai';
-import { groupId, groupName, userName } from '../../lib/native/accounts.js';
+import { groupId, groupName, groupsOfUser, userId, userName } from '../../lib/native/accounts.js';
 
 // Above every allocation scheme of the distributions; -1 is "no user".
 const nobodyHasThis = 3_999_999_999;
@@ -20,12 +20,23 @@ describe('native/accounts', () => {
       expect(groupId(name!)).to.equal(Number(gid));
     }
     expect(userName(process.getuid!())).to.equal(userInfo().username);
+    for (const [name, , uid] of entries('passwd')) expect(userId(name!)).to.equal(Number(uid));
+  });
+
+  it('gives the groups of a user as id does', () => {
+    for (const user of ['root', 'nobody', userInfo().username]) {
+      const groups = execFileSync('id', ['-G', user], { encoding: 'utf8' }).trim().split(' ');
+      const uid = Number(execFileSync('id', ['-u', user], { encoding: 'utf8' }));
+      expect(groupsOfUser(uid)).to.have.members(groups.map(Number));
+    }
   });
 
   it('answers null where there is no entry', () => {
     expect(userName(nobodyHasThis)).to.be.null;
     expect(groupName(nobodyHasThis)).to.be.null;
     expect(groupId('no-such-group-here')).to.be.null;
+    expect(userId('no-such-user-here')).to.be.null;
+    expect(groupsOfUser(nobodyHasThis)).to.be.null;
   });
 
   it('answers a repeated question from memory, and stays bounded', () => {

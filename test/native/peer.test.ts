@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { NativeError } from '../../lib/native/error.js';
-import { peerCredentials, peerSecurityLabel } from '../../lib/native/peer.js';
+import { peerCredentials, peerGroups, peerSecurityLabel } from '../../lib/native/peer.js';
 import { socketPair } from './sockets.js';
 
 describe('native/peer', () => {
@@ -24,6 +24,9 @@ describe('native/peer', () => {
         uid: process.getuid!(),
         gid: process.getgid!(),
       });
+      // getgroups(2) leaves open whether the effective group is among them; Node.js adds it.
+      expect([...peerGroups(fd), process.getegid!()]).to.include.members(process.getgroups!());
+      expect(process.getgroups!()).to.include.members([...peerGroups(fd)]);
     } finally {
       client.destroy();
       accepted.destroy();
@@ -49,7 +52,7 @@ describe('native/peer', () => {
   it('names errno and call of a refusal', () => {
     const file = openSync('/dev/null', 'r');
     try {
-      for (const call of [peerCredentials, peerSecurityLabel]) {
+      for (const call of [peerCredentials, peerGroups, peerSecurityLabel]) {
         expect(() => call(file))
           .to.throw(NativeError, `descriptor ${file}`)
           .with.property('code', 'ENOTSOCK');

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { LocalPeer } from '../../control/messages.js';
-import { peerCredentials, peerSecurityLabel } from '../../native/peer.js';
+import { peerCredentials, peerGroups, peerSecurityLabel } from '../../native/peer.js';
 import { processStartTime } from '../../native/process-info.js';
 
 /** Only where SELinux runs is a peer's security label an SELinux context. */
@@ -13,6 +13,7 @@ export function localPeer(fd: number): LocalPeer {
     pid,
     uid,
     gid,
+    groups: peerGroups(fd),
     startTime: processStartTime(pid)?.toString() ?? null,
     selinuxContext: hasSelinux ? peerSecurityLabel(fd) : null,
   };

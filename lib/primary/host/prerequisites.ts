@@ -1,17 +1,19 @@
+import { inspectAccess } from '../../auth/rights-check.js';
 import type { Configuration } from '../../config/configuration.js';
 import { keyFault } from '../../config/key-fault.js';
 import type { ConfKey } from '../../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 import type { CertificateExpiry } from '../../control/certificates.js';
+import * as accounts from '../../native/accounts.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
 // TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need neither.
 
 /**
- * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. Gives the end of the
- * certificates, null without TLS.
+ * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. Logs what works but
+ * deserves a look. Gives the end of the certificates, null without TLS.
  */
 export async function checkPrerequisites(
   configuration: Configuration,
@@ -19,6 +21,7 @@ export async function checkPrerequisites(
 ): Promise<CertificateExpiry | null> {
   const expiry = configuration.conf.listen_tls ? await checkTlsFiles(configuration, log) : null;
   await checkSasl(configuration);
+  for (const line of inspectAccess(configuration, accounts)) log.warning(line);
   return expiry;
 }
 

@@ -120,6 +120,7 @@ export class Login {
     const { polkitActions } = await import('../../auth/polkit.js');
     const polkit = await this.settings().polkit();
     const verdict = await polkit.check({
+      // By the socket alone: [access] must not let anybody in who may look but not write.
       action: readOnly ? polkitActions.monitor : polkitActions.manage,
       pid: local.pid,
       startTime: BigInt(local.startTime),

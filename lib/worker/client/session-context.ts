@@ -1,3 +1,4 @@
+import type { ProvenClient, Rights } from '../../auth/rights.js';
 import type { Configuration } from '../../config/configuration.js';
 import type { ClientIntroduction, ProvenIdentity, RefusalReason } from '../../control/messages.js';
 import type { Logger } from '../../logging/logger.js';
@@ -20,12 +21,15 @@ export interface SessionContext {
   /** What to open for an empty URI, or null when no daemon is there. */
   readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;
   readonly login: (introduction: ClientIntroduction, externalSsf: number) => LoginSettings;
+  /** What a client may do that has logged in. */
+  readonly rights: (client: ProvenClient) => Rights;
   readonly log: Logger;
   readonly audit: AuditTrail;
   /** Null with metrics off. */
   readonly meter: CallMeter | null;
   /** A client that has not logged in sent a frame, or was answered: it is its turn to go on. */
   readonly clientsTurn: (id: number) => void;
+  /** Told of those that began anonymous, or are read-only though their socket is not. */
   readonly loggedIn: (id: number, identity: ProvenIdentity) => void;
   /** `refusal`: why it was closed before it was in; null for all other reasons. */
   readonly closed: (session: SessionFigures, refusal: RefusalReason | null) => void;

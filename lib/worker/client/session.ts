@@ -62,7 +62,6 @@ export class Session
   private readonly framer: Framer;
   private readonly login: Login;
   private readonly admission: Admission;
-  private readonly readOnly: boolean;
   private relay: Relay | null = null;
   private readonly descriptors: ClientDescriptors;
   private watch: KeepaliveWatch | null = null;
@@ -77,7 +76,6 @@ export class Session
   ) {
     const { introduction, stream, x509Name, externalSsf } = arrival;
     this.id = introduction.id;
-    this.readOnly = introduction.readOnly;
     this.stream = stream;
     this.outbox = new Outbox(stream);
     this.gate = new ReadGate(stream);
@@ -239,10 +237,12 @@ export class Session
 
   loggedIn({ saslUserName, layer }: LoginResult): void {
     if (!this.transition(['login'], 'loggedIn')) return;
-    this.profile.learnSaslUser(saslUserName);
+    const { id, profile, context } = this;
+    profile.settle(saslUserName, context.rights);
     if (layer !== null) this.addLayer(layer);
-    const { id, profile } = this;
-    if (beginsAnonymous(this.arrival.introduction)) this.context.loggedIn(id, profile.proven);
+    const { introduction } = this.arrival;
+    const isNews = beginsAnonymous(introduction) || profile.isReadOnly !== introduction.readOnly;
+    if (isNews) context.loggedIn(id, profile.proven);
   }
 
   refused(reason: string): void {
@@ -391,7 +391,7 @@ export class Session
       if (this.outbox.queuedBytes <= clientHighWater) this.gate.open(this.outbox);
       relay.clientReleased();
     };
-    const openFlags = this.readOnly ? flags | openReadOnly : flags;
+    const openFlags = this.profile.isReadOnly ? flags | openReadOnly : flags;
     openByUri(relay, name ?? '', openFlags, this.context).then(
       () => {
         if (!this.transition(['opening'], 'open')) return;

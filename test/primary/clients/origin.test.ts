@@ -23,7 +23,14 @@ describe('primary/origin', () => {
   }
 
   it('is the user for a local client, whichever process of his it is', () => {
-    const local = { pid: 1, uid: 1000, gid: 1000, startTime: null, selinuxContext: null };
+    const local = {
+      pid: 1,
+      uid: 1000,
+      gid: 1000,
+      groups: [],
+      startTime: null,
+      selinuxContext: null,
+    };
     expect(originOf({ local, remoteAddress: null })).to.equal('uid 1000');
     expect(originOf({ local: { ...local, pid: 2, gid: 7 }, remoteAddress: null })).to.equal(
       'uid 1000',

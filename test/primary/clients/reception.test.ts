@@ -202,6 +202,7 @@ describe('primary/clients/reception', () => {
       id: first,
       saslUserName: 'a',
       x509Name: null,
+      readOnly: false,
     });
     expect(reception.clients.anonymousSize).to.equal(0);
     const [, second] = connect('sasl');
