@@ -74,6 +74,7 @@ describe('audit', () => {
       transport: 'unix',
       uid: process.getuid?.(),
       pid: process.pid,
+      rights: 'read-write',
       procedure: 'DOMAIN_CREATE',
       daemon: 'virtqemud',
       status: 'ok',

@@ -84,7 +84,7 @@ describe('the metrics of a running proxy', function () {
       expect(grown('virtproxyd_clients_accepted_total', 'transport="unix"')).to.equal(2);
       expect(grown('virtproxyd_clients_accepted_total', 'transport="tcp"')).to.equal(1);
       const of = (transport: string): string =>
-        `virtproxyd_clients{transport="${transport}",state="serving"}`;
+        `virtproxyd_clients{transport="${transport}",state="serving",rights="read-write"}`;
       expect([after.value(of('unix')), after.value(of('tcp'))]).to.deep.equal([2, 1]);
       // 20 calls without payload, and whatever opened the connection.
       const received = (transport: string): number =>

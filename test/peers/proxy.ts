@@ -34,7 +34,8 @@ const patience = 20_000;
 /** Sockets that let everybody in. */
 const withoutLogin = { auth_unix_rw: 'none', auth_unix_ro: 'none' };
 
-const program = fileURLToPath(new URL('run-proxy.js', import.meta.url));
+/** The program to start. */
+export const programFile = fileURLToPath(new URL('run-proxy.js', import.meta.url));
 
 /** Starts the program with a command line of the test's own. It is killed when the test process dies. */
 export function startProgram(
@@ -43,7 +44,7 @@ export function startProgram(
 ): ClientProcess {
   const { openFiles } = options;
   const limit = openFiles === undefined ? [] : ['prlimit', `--nofile=${openFiles}:${openFiles}`];
-  const command = [...limit, process.execPath, program, ...args];
+  const command = [...limit, process.execPath, programFile, ...args];
   return new ClientProcess('setpriv', ['--pdeathsig', 'KILL', '--', ...command], options);
 }
 

@@ -5,14 +5,22 @@ import { program, status } from '../../lib/rpc/frame.js';
 import { procedures, secondaryDrivers, type Procedure } from '../../lib/rpc/procedures.js';
 import { errorCode, errorDomain, RpcError } from '../../lib/rpc/rpc-error.js';
 import { openReadOnly, procedure, readOpenArguments } from '../../lib/rpc/session-messages.js';
-import { Proxy } from '../peers/proxy.js';
+import { certificatesLacking } from '../peers/certificates.js';
+import { freePorts } from '../peers/ports.js';
+import { Proxy, type ProxyOptions } from '../peers/proxy.js';
 import { RawClient, readError } from '../peers/raw-client.js';
+import { connectTcp, connectTls } from '../peers/remote-client.js';
+import { SaslAccounts, saslAccountsLacking } from '../peers/sasl-accounts.js';
+import { encodeSaslStart } from '../peers/sasl-frames.js';
+import { TlsPki } from '../peers/tls-pki.js';
 import { StandInDaemon } from '../peers/stand-in-daemon.js';
 import { freshDirectory } from '../peers/waiting.js';
 
 const isRoot = process.getuid?.() === 0;
 const uri = 'qemu:///system';
 const opening = [procedure.authList, procedure.connectOpen, procedure.connectSetIdentity];
+/** Any but that of a read-only connection. */
+const otherFlags = 4;
 /** The identity has a test of its own. */
 const calls = procedures.filter(
   ({ isEvent, route, number }) =>
@@ -52,20 +60,112 @@ class Host {
   }
 }
 
+/** A proxy whose [access] names a client, and that client. */
+interface Narrowed extends Pick<ProxyOptions, 'conf' | 'env'> {
+  readonly access: string;
+  readonly connect: (proxy: Proxy) => Promise<RawClient>;
+}
+
+const plain = (user: string): Buffer => Buffer.from(`\0${user}\0password`);
+
+/** By every key of [access] alone; files go into a directory. */
+const narrowed: Readonly<
+  Record<
+    string,
+    { readonly lacks?: string; readonly prepare: (place: string) => Promise<Narrowed> }
+  >
+> = {
+  read_only_users: {
+    prepare: () =>
+      Promise.resolve({
+        access: 'read_only_users = root',
+        connect: ({ socket }) => RawClient.connect(socket),
+      }),
+  },
+  read_only_groups: {
+    prepare: () =>
+      Promise.resolve({
+        access: 'read_only_groups = 0',
+        connect: ({ socket }) => RawClient.connect(socket),
+      }),
+  },
+  read_only_listeners: {
+    prepare: async () => {
+      const [port] = (await freePorts(1)) as [number];
+      return {
+        access: 'read_only_listeners = tcp',
+        conf: { listen_tcp: 1, auth_tcp: 'none', tcp_port: String(port) },
+        connect: () => connectTcp(port),
+      };
+    },
+  },
+  read_only_addresses: {
+    prepare: async () => {
+      const [port] = (await freePorts(1)) as [number];
+      return {
+        access: 'read_only_addresses[] = 127.0.0.0/8',
+        conf: { listen_tcp: 1, auth_tcp: 'none', tcp_port: String(port) },
+        connect: () => connectTcp(port),
+      };
+    },
+  },
+  read_only_dn_list: {
+    ...lackOf(certificatesLacking()),
+    prepare: async (place) => {
+      const { ca, client, port, conf } = await TlsPki.create(place);
+      return {
+        access: 'read_only_dn_list = CN=cli?nt',
+        conf: { ...conf, auth_tls: 'none' },
+        connect: () => connectTls({ port, ca: ca.cert, certificate: client }),
+      };
+    },
+  },
+  read_only_username_list: {
+    ...lackOf(saslAccountsLacking()),
+    prepare: async (directory) => {
+      const users = { '*': 'password' };
+      const { serverEnv: env } = await SaslAccounts.create({
+        directory,
+        mechanisms: 'PLAIN',
+        users,
+      });
+      return {
+        access: 'read_only_username_list = ?',
+        conf: { auth_unix_rw: 'sasl' },
+        env,
+        connect: async ({ socket }) => {
+          const client = await RawClient.connect(socket);
+          await client.call(procedure.authSaslInit);
+          const { status: outcome } = await client.call(
+            procedure.authSaslStart,
+            encodeSaslStart('PLAIN', plain('*')),
+          );
+          expect(outcome).to.equal(status.ok);
+          return client;
+        },
+      };
+    },
+  },
+};
+
+function lackOf(lacks: string | undefined): { lacks?: string } {
+  return lacks === undefined ? {} : { lacks };
+}
+
 describe(`every procedure of the table${isRoot ? '' : ' (skipped: needs root)'}`, function () {
   this.timeout(60_000);
   let directory: string;
   let proxy: Proxy;
   let host: Host;
   let client: RawClient;
+  let routes: string;
 
   before(async function () {
     if (!isRoot) this.skip();
     directory = await freshDirectory();
-    const routes = secondaryDrivers.map((driver) => `${driver} = ${join(directory, driver)}\n`);
-    proxy = await Proxy.start({
-      cluster: `[routes]\nqemu = ${join(directory, 'hypervisor')}\n${routes.join('')}`,
-    });
+    const lines = secondaryDrivers.map((driver) => `${driver} = ${join(directory, driver)}\n`);
+    routes = `[routes]\nqemu = ${join(directory, 'hypervisor')}\n${lines.join('')}`;
+    proxy = await Proxy.start({ cluster: routes });
   });
   beforeEach(async () => {
     host = await Host.start(directory);
@@ -100,12 +200,28 @@ describe(`every procedure of the table${isRoot ? '' : ' (skipped: needs root)'}`
       .filter((row) => row.route === route && row.descriptors !== 'reply')
       .map(({ program: number, number: each }: Procedure) => `${number} ${each}`);
 
+  /** All calls were made, each of its driver's daemon, by that of its sockets and with those flags. */
+  function expectVisits(readOnly: boolean): void {
+    for (const route of ['hypervisor', ...secondaryDrivers]) {
+      expect(servedBy(route, readOnly), route).to.include.members(wanted(route));
+      expect(host.daemon(route, readOnly).connections, route).to.have.length(1);
+      expect(host.daemon(route, !readOnly).connections, `the other of ${route}`).to.be.empty;
+      const { seen } = host.daemon(route, readOnly);
+      const flags = readOpenArguments(seen[1]!.payload).flags & openReadOnly;
+      expect(flags, `flags of ${route}`).to.equal(readOnly ? openReadOnly : 0);
+      expect(
+        seen.slice(0, 3).map(({ procedure: number }) => number),
+        route,
+      ).to.eql(opening);
+    }
+  }
+
   const ways = [
     ['on the read-only socket', () => RawClient.open(proxy.readOnlySocket, uri), true],
     ['with the flag of a read-only connection', () => proxy.open(uri, openReadOnly), true],
     [
       'on the read-only socket with other flags',
-      () => RawClient.open(proxy.readOnlySocket, uri, 4),
+      () => RawClient.open(proxy.readOnlySocket, uri, otherFlags),
       true,
     ],
     ['of a client that may write', () => proxy.open(uri), false],
@@ -114,17 +230,24 @@ describe(`every procedure of the table${isRoot ? '' : ' (skipped: needs root)'}`
     it(`${way} reaches the ${readOnly ? 'read-only' : 'read-write'} socket of its driver alone`, async () => {
       client = await connect();
       await callAll();
-      for (const route of ['hypervisor', ...secondaryDrivers]) {
-        expect(servedBy(route, readOnly), route).to.include.members(wanted(route));
-        expect(host.daemon(route, readOnly).connections, route).to.have.length(1);
-        expect(host.daemon(route, !readOnly).connections, `the other of ${route}`).to.be.empty;
-        const { seen } = host.daemon(route, readOnly);
-        const flags = readOpenArguments(seen[1]!.payload).flags & openReadOnly;
-        expect(flags, `flags of ${route}`).to.equal(readOnly ? openReadOnly : 0);
-        expect(
-          seen.slice(0, 3).map(({ procedure: number }) => number),
-          route,
-        ).to.eql(opening);
+      expectVisits(readOnly);
+    });
+  }
+
+  for (const [key, { lacks, prepare }] of Object.entries(narrowed)) {
+    it(`of a client that ${key} names reaches the read-only socket of its driver alone${lacks === undefined ? '' : ` (skipped: ${lacks})`}`, async function () {
+      if (lacks !== undefined) this.skip();
+      const place = await freshDirectory();
+      const { access, connect, conf = {}, env = {} } = await prepare(place);
+      const own = await Proxy.start({ cluster: `${routes}[access]\n${access}\n`, conf, env });
+      try {
+        client = await connect(own);
+        expect((await client.openUri(uri, otherFlags)).status).to.equal(status.ok);
+        await callAll();
+        expectVisits(true);
+      } finally {
+        await own.stop();
+        await rm(place, { recursive: true, force: true });
       }
     });
   }

@@ -34,7 +34,7 @@ describe(`local clients under polkit${obstacle === undefined ? '' : ` (skipped: 
     polkit = await PolkitHost.start({ rules });
     proxy = await Proxy.start({
       conf: { auth_unix_rw: 'polkit', auth_unix_ro: 'polkit' },
-      cluster: host.routesIni(),
+      cluster: `${host.routesIni()}[access]\nread_only_users[] = nobody\nread_only_users[] = bin\n`,
       env: { DBUS_SYSTEM_BUS_ADDRESS: polkit.busAddress },
     });
   });
@@ -67,6 +67,11 @@ describe(`local clients under polkit${obstacle === undefined ? '' : ` (skipped: 
       denied,
       /polkit refused org\.libvirt\.unix\.manage for user \d+ .* add a rule/,
     );
+  });
+
+  it('are not let in by [access], which says what else they may do', async () => {
+    // The rules let him look, but not by this socket.
+    await expectRefusal(account('bin'), /polkit refused org\.libvirt\.unix\.manage for user \d+/);
   });
 
   it('are asked about another action on the read-only socket', async () => {

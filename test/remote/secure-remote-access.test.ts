@@ -19,9 +19,9 @@ const page =
 /** The characters that man(7) writes in other ways. */
 const characters: Readonly<Record<string, string>> = { '\\-': '-', '\\e': '\\', '\\(ti': '~' };
 
-/** The commands of the page, as they are typed. */
-function commands(): string[] {
-  const examples = readFileSync(page, 'utf8').matchAll(/^\.EX\n(.*?)^\.EE$/gms);
+/** The commands of a part of the page, as they are typed. */
+function commands(partOf: (text: string) => string): string[] {
+  const examples = partOf(readFileSync(page, 'utf8')).matchAll(/^\.EX\n(.*?)^\.EE$/gms);
   return [...examples].map(([, text]) =>
     text!.replaceAll(/\\(\(..|.)/g, (escape) => {
       const character = characters[escape];
@@ -31,7 +31,9 @@ function commands(): string[] {
   );
 }
 
-const blocks = commands();
+const readOnlyHeading = '.SH CLIENTS THAT MAY ONLY LOOK\n';
+const blocks = commands((text) => text.split(readOnlyHeading)[0] ?? '');
+const readOnlyBlocks = commands((text) => text.split(readOnlyHeading)[1] ?? '');
 
 function findObstacle(): string | null {
   const lacking = whyNoHost() ?? certificatesLacking('virt-pki-query-dn') ?? saslAccountsLacking();
@@ -45,7 +47,9 @@ function findObstacle(): string | null {
     'true',
   ]);
   if (trial.status !== 0) return 'needs unshare with namespaces of all kinds';
-  return blocks.length === 0 ? `${page} has no commands` : null;
+  return blocks.length === 0 || readOnlyBlocks.length === 0
+    ? `${page} lacks its commands`
+    : null;
 }
 
 const obstacle = findObstacle();
@@ -59,6 +63,9 @@ set -euo pipefail
 mount -t tmpfs tmpfs /run
 ip link set lo up
 exec 3>&1 1>&2
+ask() {
+  virsh --connect "qemu+tls://$HOST/system?pkipath=$MONITOR" "$@" >&3 2>&3 || echo "status $?" >&3
+}
 try() {
   virsh --connect "qemu+tls://$HOST/system?pkipath=$ALICE&authfile=$ALICE/auth.conf" uri >&3 2>&3 || echo "status $?" >&3
 }
@@ -92,11 +99,22 @@ describe(`secure remote access by virtproxyd-remote(7)${obstacle === null ? '' :
       SASL: join(directory, 'sasl2'),
       SASL_CONF_PATH: join(directory, 'sasl2'),
       ALICE: join(directory, 'alice'),
+      MONITOR: join(directory, 'monitor'),
     };
   });
   after(async () => {
     if (obstacle === null) await rm(directory, { recursive: true, force: true });
   });
+
+  async function outputOf(script: string): Promise<string> {
+    const namespaces = ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
+    const { code, stdout, stderr } = await run('unshare', [...namespaces, 'bash', '-c', script], {
+      env,
+      timeoutMs: 60_000,
+    });
+    expect(code, stderr).to.equal(0);
+    return stdout;
+  }
 
   it('works as it is written, for alice and for nobody else', async () => {
     const last = blocks.length - 1;
@@ -113,12 +131,7 @@ describe(`secure remote access by virtproxyd-remote(7)${obstacle === null ? '' :
       blocks[last]!,
       'try',
     ]);
-    const namespaces = ['--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
-    const { code, stdout, stderr } = await run('unshare', [...namespaces, 'bash', '-c', script], {
-      env,
-      timeoutMs: 60_000,
-    });
-    expect(code, stderr).to.equal(0);
+    const stdout = await outputOf(script);
     const [right, ...refused] = stdout
       .split(/(?<=status 1\n|\/auth\.conf\n)/)
       .filter((text) => text.trim() !== '');
@@ -127,5 +140,38 @@ describe(`secure remote access by virtproxyd-remote(7)${obstacle === null ? '' :
     expect(refused[0]).to.match(/authentication failed/);
     expect(refused[1]).to.match(/Unable to read TLS confirmation/);
     expect(refused[2]).to.match(/authentication failed/);
+  });
+
+  it('has a monitoring certificate, with which one may only look', async () => {
+    const conf = `cat >"$LIBVIRT/virtproxyd.conf" <<END
+listen_tls = 1
+auth_tls = "none"
+ca_file = "$PKI/CA/cacert.pem"
+cert_file = "$PKI/libvirt/servercert.pem"
+key_file = "$PKI/libvirt/private/serverkey.pem"
+tls_allowed_dn_list = [ "CN=monitor" ]
+END`;
+    const last = readOnlyBlocks.length - 1;
+    const isCommand = /^(certtool|cat|virsh|install) /gm;
+    expect(readOnlyBlocks[last - 1]!.match(isCommand)).to.have.length(3);
+    const script = scriptOf([
+      'rm -rf "$PKI"',
+      ...blocks.slice(0, 3),
+      conf,
+      ...readOnlyBlocks.slice(0, last),
+      'virtproxyd --check-config --config "$LIBVIRT/virtproxyd.conf" >&3',
+      'virtproxyd --daemon --config "$LIBVIRT/virtproxyd.conf"',
+      readOnlyBlocks[last]!,
+      'ask list --all',
+      'ask undefine nobody',
+      'ask net-define /dev/stdin <<< "<network><name>looked</name></network>"',
+    ]);
+    const stdout = await outputOf(script);
+    expect(stdout).to.match(/^The configuration is valid\.$/m);
+    expect(stdout).to.match(/^ Id +Name +State$/m);
+    expect(stdout).to.match(
+      /^error: operation forbidden: read only access prevents virNetworkDefineXML$/m,
+    );
+    expect(stdout.match(/^status 1$/gm)).to.have.length(2);
   });
 });
