@@ -47,9 +47,7 @@ function findObstacle(): string | null {
     'true',
   ]);
   if (trial.status !== 0) return 'needs unshare with namespaces of all kinds';
-  return blocks.length === 0 || readOnlyBlocks.length === 0
-    ? `${page} lacks its commands`
-    : null;
+  return blocks.length === 0 || readOnlyBlocks.length === 0 ? `${page} lacks its commands` : null;
 }
 
 const obstacle = findObstacle();
