@@ -22,6 +22,8 @@ describe('virtproxyd-cluster.ini', () => {
         stop_timeout: 5,
         login_timeout: 30,
         open_timeout: 30,
+        daemon_restart_timeout: 10,
+        max_daemon_reopenings: 32,
         max_worker_memory: 0,
       },
       routes: {},
@@ -67,6 +69,8 @@ read_only_listeners[] = tcp  tls
         stop_timeout: 1,
         login_timeout: 10,
         open_timeout: 30,
+        daemon_restart_timeout: 10,
+        max_daemon_reopenings: 32,
         max_worker_memory: 512 * 1024 ** 2,
       },
       routes: {
