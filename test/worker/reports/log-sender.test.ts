@@ -1,11 +1,11 @@
 import { Duplex } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect } from 'chai';
-import { ControlChannel } from '../../lib/control/channel.js';
-import type { PrimaryMessage, WorkerMessage } from '../../lib/control/messages.js';
-import type { AuditEntry } from '../../lib/logging/audit-file.js';
-import type { LogRecord } from '../../lib/logging/logger.js';
-import { LogSender } from '../../lib/worker/reports/log-sender.js';
+import { ControlChannel } from '../../../lib/control/channel.js';
+import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
+import type { AuditEntry } from '../../../lib/logging/audit-file.js';
+import type { LogRecord } from '../../../lib/logging/logger.js';
+import { LogSender } from '../../../lib/worker/reports/log-sender.js';
 
 const record = (message: string): LogRecord => ({
   time: 0,

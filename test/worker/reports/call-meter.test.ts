@@ -1,7 +1,7 @@
 import { expect } from 'chai';
-import { durationBounds } from '../../lib/control/worker-report.js';
-import { program } from '../../lib/rpc/frame.js';
-import { CallMeter } from '../../lib/worker/reports/call-meter.js';
+import { durationBounds } from '../../../lib/control/worker-report.js';
+import { program } from '../../../lib/rpc/frame.js';
+import { CallMeter } from '../../../lib/worker/reports/call-meter.js';
 
 const getHostname = 59;
 
