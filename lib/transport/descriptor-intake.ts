@@ -13,7 +13,7 @@ import type { DescriptorReceiver } from './descriptor-passage.js';
 /**
  * Stands between a stream and the framer, and between the framer and its sink, of a connection on which descriptors may
  * arrive: while the sink is given a frame, `take()` yields that frame's descriptors. Those that the sink leaves are
- * closed.
+ * closed. Whoever makes one lets it be the framer's sink and the receiver of the stream's passage.
  */
 export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherSink {
   private readonly matcher: DescriptorMatcher;
@@ -25,14 +25,13 @@ export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherS
   private isLargeOne = false;
   private closed = false;
 
-  /** Takes the framer's frames at once; what it holds already need not be whole. */
+  /** What the framer holds already need not be whole. */
   constructor(
     private readonly type: DescriptorFrameType,
     private readonly framer: Framer,
     private readonly sink: FrameSink & StreamListener,
   ) {
     this.matcher = new DescriptorMatcher(type, this);
-    framer.sink = this;
   }
 
   /** Descriptors of the frame that the sink is being given, which owns them then; null for frames without any. */

@@ -170,6 +170,7 @@ export class DaemonConnection implements StreamListener {
       drained: () => this.drained(),
       closed: (error) => this.closed(error),
     });
+    this.framer.sink = this.intake;
     passage.receive(this.intake);
   }
 
