@@ -220,6 +220,11 @@ export class DaemonConnection implements StreamListener {
       if (signal.aborted) throw signal.reason as Error;
       throw new ConnectError(daemon, path, error as NodeJS.ErrnoException);
     }
+    if (signal.aborted) {
+      // Whoever gave up may have closed this connection already.
+      this.stream.destroy();
+      throw signal.reason as Error;
+    }
     this.gate = new ReadGate(this.stream);
     this.box = new Outbox(this.stream);
     this.stream.listen(this);

@@ -348,9 +348,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   async attempt(most: number): Promise<void> {
     this.connection = new DaemonConnection(this, this.endpoint);
     try {
-      await this.openConnection(most);
-      this.earlyEvents = [];
-      await this.registrations.renew(this.connection.conversation);
+      await this.openConnection(most, () => {
+        this.earlyEvents = [];
+        return this.registrations.renew(this.connection.conversation);
+      });
     } catch (error) {
       this.connection.close();
       throw error;
@@ -393,8 +394,14 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     this.owner.stayedAway(this, error, repeated);
   }
 
-  /** Rejects with TimeoutError after open_timeout, or `most` milliseconds, besides what the connection's `open` rejects with. */
-  private async openConnection(most: number): Promise<void> {
+  /**
+   * Opens the connection and does what the daemon is to be asked `afterwards`, all within open_timeout and `most`
+   * milliseconds. Rejects with TimeoutError then, besides what the connection's `open` rejects with.
+   */
+  private async openConnection(
+    most: number,
+    afterwards: () => Promise<void> = () => Promise.resolve(),
+  ): Promise<void> {
     const { endpoint, opening, connection } = this;
     const { connect, identity, openTimeoutSeconds } = this.settings;
     const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestAttempt);
@@ -407,6 +414,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     try {
       const what = { connect, endpoint, open: opening, identity: identity() };
       await connection.open(what, connecting.signal);
+      await afterwards();
     } catch (error) {
       this.noteFailure(error);
       throw error;
