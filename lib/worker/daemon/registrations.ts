@@ -57,7 +57,8 @@ export class Registrations {
 
   /** A call of `row`, which registers or deregisters, is about to be forwarded. A deregistration's id becomes the daemon's. */
   onCall(row: Procedure, bytes: Buffer, start: number, end: number): void {
-    if (this.list.length + this.underWay.length >= maxRegistrations) {
+    const isFull = this.list.length + this.underWay.length >= maxRegistrations;
+    if (isFull && row.registration === 'register') {
       this.lost = true;
       return;
     }
@@ -68,6 +69,8 @@ export class Registrations {
     const known = this.list.find(
       (one) => isOfFamily(one.row, row) && one.clientId === payload.readInt32BE(0),
     );
+    // One that is not remembered has the daemon's id.
+    if (known === undefined && this.lost) return;
     bytes.writeInt32BE(known?.daemonId ?? noId, start + headerLength);
   }
 
