@@ -32,6 +32,14 @@ export interface CallReport {
   readonly counts: readonly number[];
 }
 
+/** That a daemon went away while clients had connections to it, which are opened again. */
+export interface RestartReport {
+  /** Its socket. */
+  readonly path: string;
+  /** When the first connection was lost, in milliseconds of the system's monotonic clock: the same for all processes. */
+  readonly at: number;
+}
+
 /** Connections to one daemon, and their calls. */
 export interface DaemonReport {
   readonly daemon: string;
@@ -45,6 +53,14 @@ export interface DaemonReport {
   readonly durations: readonly number[];
   /** Seconds that these calls took, all together. */
   readonly seconds: number;
+  /** Since the last report; other workers tell of the same ones. */
+  readonly restarts: readonly RestartReport[];
+  /** Connections that are being opened again now. */
+  readonly reopening: number;
+  /** Connections opened again since the last report, and calls that were sent again or failed because of a restart. */
+  readonly reopened: number;
+  readonly repeated: number;
+  readonly failed: number;
 }
 
 export interface ByteCounts {

@@ -1,7 +1,9 @@
 import { refusalReasons, transports, type Transport } from '../control/messages.js';
 import { callStatuses, daemonFailures } from '../control/worker-report.js';
 import { restartReasons } from '../control/workers.js';
+import { connections } from './daemon-connections.js';
 import { reloadResults, type ClientCounts, type ClientState, type Facts } from './facts.js';
+import type { DaemonTotals } from './worker-totals.js';
 
 /** One number with its labels. */
 export interface Sample {
@@ -31,15 +33,9 @@ function by<const Name extends string>(
   return names.map((name, index) => ({ labels: { [label]: name }, value: value(name, index) }));
 }
 
-/** Open connections to each daemon that was ever connected to. */
-export function openConnections({ workers, totals }: Facts): ReadonlyMap<string, number> {
-  const open = new Map([...totals.daemons.keys()].map((daemon) => [daemon, 0]));
-  for (const { gauges } of workers) {
-    for (const report of gauges?.daemons ?? []) {
-      open.set(report.daemon, (open.get(report.daemon) ?? 0) + report.open);
-    }
-  }
-  return open;
+/** A sample for each daemon that was ever connected to. */
+function byDaemon({ totals }: Facts, value: (daemon: DaemonTotals) => number): Sample[] {
+  return [...totals.daemons].map(([daemon, of]) => ({ labels: { daemon }, value: value(of) }));
 }
 
 /** Calls of all workers that are with a daemon, and those that wait for their turn. */
@@ -188,15 +184,14 @@ export const families: readonly Family[] = [
     help: 'Open connections to daemons.',
     labels: ['daemon'],
     samples: (facts) =>
-      [...openConnections(facts)].map(([daemon, value]) => ({ labels: { daemon }, value })),
+      [...connections(facts, 'open')].map(([daemon, value]) => ({ labels: { daemon }, value })),
   },
   {
     name: 'virtproxyd_daemon_connections_opened_total',
     type: 'counter',
     help: 'Connections to daemons that were opened.',
     labels: ['daemon'],
-    samples: ({ totals }) =>
-      [...totals.daemons].map(([daemon, { opened: value }]) => ({ labels: { daemon }, value })),
+    samples: (facts) => byDaemon(facts, ({ opened }) => opened),
   },
   {
     name: 'virtproxyd_daemon_failures_total',
@@ -212,6 +207,45 @@ export const families: readonly Family[] = [
           value: failures[index] ?? 0,
         })),
       ),
+  },
+  {
+    name: 'virtproxyd_daemon_restarts_total',
+    type: 'counter',
+    help: 'Times a daemon with clients ended and was waited for, each once for all workers.',
+    labels: ['daemon'],
+    samples: (facts) => byDaemon(facts, ({ restarts }) => restarts.total),
+  },
+  {
+    name: 'virtproxyd_daemon_connections_reopening',
+    type: 'gauge',
+    help: 'Connections that are being opened again because their daemon went away.',
+    labels: ['daemon'],
+    samples: (facts) =>
+      [...connections(facts, 'reopening')].map(([daemon, value]) => ({
+        labels: { daemon },
+        value,
+      })),
+  },
+  {
+    name: 'virtproxyd_daemon_connections_reopened_total',
+    type: 'counter',
+    help: 'Connections that were opened again after their daemon went away.',
+    labels: ['daemon'],
+    samples: (facts) => byDaemon(facts, ({ reopened }) => reopened),
+  },
+  {
+    name: 'virtproxyd_daemon_calls_repeated_total',
+    type: 'counter',
+    help: 'Calls that were sent again because their daemon went away.',
+    labels: ['daemon'],
+    samples: (facts) => byDaemon(facts, ({ repeated }) => repeated),
+  },
+  {
+    name: 'virtproxyd_daemon_calls_failed_total',
+    type: 'counter',
+    help: 'Calls that failed because their daemon went away: they could not be sent again, or it did not return in time.',
+    labels: ['daemon'],
+    samples: (facts) => byDaemon(facts, ({ failed }) => failed),
   },
   {
     name: 'virtproxyd_workers',

@@ -35,7 +35,7 @@ const page = `<!doctype html>
 </section>
 <section class="tables">
 <div class="card broad"><h2>Daemons</h2><table>
-<thead><tr><th>Daemon<th class="number">Open<th class="number">Calls/s<th class="number wide">Median<th class="number">99 % in<th class="number">Failures</tr></thead>
+<thead><tr><th>Daemon<th class="number">Open<th class="number">Calls/s<th class="number wide">Median<th class="number">99 % in<th class="number">Failures<th class="number wide">Restarts</tr></thead>
 <tbody id="daemons"></tbody></table></div>
 <div class="card slim"><h2>Since the start</h2><dl id="history"></dl></div>
 <div class="card broad"><h2>Workers</h2><table>

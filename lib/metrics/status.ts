@@ -1,5 +1,6 @@
 import { transports, type RefusalReason, type Transport } from '../control/messages.js';
 import { daemonFailures, type DaemonFailure } from '../control/worker-report.js';
+import { connections } from './daemon-connections.js';
 import { clientStates } from './facts.js';
 import type {
   ClientCounts,
@@ -11,7 +12,7 @@ import type {
 } from './facts.js';
 import type { RestartReason } from '../control/workers.js';
 import type { CertificateExpiry } from '../control/certificates.js';
-import { openConnections, pendingCalls } from './families.js';
+import { pendingCalls } from './families.js';
 import type { Recent } from './recent.js';
 import { warningsOn, type Warning } from './warnings.js';
 
@@ -38,6 +39,9 @@ export interface DaemonStatus {
   /** Whether its socket is there; null for daemons whose socket nobody knows. */
   readonly isThere: boolean | null;
   readonly connections: number;
+  /** Those that are being opened again because it went away, and how often it did. */
+  readonly reopening: number;
+  readonly restarts: number;
   readonly callsPerSecond: number;
   readonly latency: Latency;
   readonly failures: Readonly<Record<DaemonFailure, number>>;
@@ -159,7 +163,8 @@ function daemonsOf(
   recent: Recent,
 ): readonly DaemonStatus[] {
   const { daemons } = facts.totals;
-  const connections = openConnections(facts);
+  const open = connections(facts, 'open');
+  const reopening = connections(facts, 'reopening');
   const isThere = new Map<string, boolean>();
   for (const socket of sockets) {
     if (!socket.isThere && !socket.isRouted && !daemons.has(socket.daemon)) continue;
@@ -168,7 +173,9 @@ function daemonsOf(
   return [...new Set([...isThere.keys(), ...daemons.keys()])].map((daemon) => ({
     daemon,
     isThere: isThere.get(daemon) ?? null,
-    connections: connections.get(daemon) ?? 0,
+    connections: open.get(daemon) ?? 0,
+    reopening: reopening.get(daemon) ?? 0,
+    restarts: daemons.get(daemon)?.restarts.total ?? 0,
     callsPerSecond: recent.daemonRate(daemon),
     latency: latencyOf(recent, daemon),
     failures: Object.fromEntries(

@@ -8,6 +8,7 @@ import {
   type WorkerReport,
 } from '../control/worker-report.js';
 import { procedureAt, programName } from '../rpc/procedures.js';
+import { RestartCount } from './restart-count.js';
 
 /** Calls of one procedure so far. */
 export interface CallTotals {
@@ -26,6 +27,11 @@ export interface DaemonTotals {
   /** Calls by duration: one number for each of `durationBounds`, and one for those that took longer. */
   readonly durations: number[];
   seconds: number;
+  readonly restarts: RestartCount;
+  /** Connections opened again, and calls sent again or failed, after these. */
+  reopened: number;
+  repeated: number;
+  failed: number;
 }
 
 /** What the procedures that the table lacks are called. */
@@ -67,7 +73,7 @@ export class WorkerTotals {
   /** Adds what the worker in a slot did since its last report. */
   add(slot: number, report: WorkerReport): void {
     for (const call of report.calls) this.addCalls(call);
-    for (const daemon of report.daemons) this.addDaemon(daemon);
+    for (const daemon of report.daemons) this.addDaemon(slot, daemon);
     for (const transport of transports) {
       this.bytes[transport].in += report.bytes[transport].in;
       this.bytes[transport].out += report.bytes[transport].out;
@@ -87,7 +93,8 @@ export class WorkerTotals {
     addTo(totals.counts, counts);
   }
 
-  private addDaemon({ daemon, opened, failures, durations, seconds }: DaemonReport): void {
+  private addDaemon(slot: number, report: DaemonReport): void {
+    const { daemon, opened, failures, durations, seconds } = report;
     let totals = this.byDaemon.get(daemon);
     if (totals === undefined) {
       totals = {
@@ -95,6 +102,10 @@ export class WorkerTotals {
         failures: zeros(daemonFailures.length),
         durations: zeros(durationBounds.length + 1),
         seconds: 0,
+        restarts: new RestartCount(),
+        reopened: 0,
+        repeated: 0,
+        failed: 0,
       };
       this.byDaemon.set(daemon, totals);
     }
@@ -102,6 +113,10 @@ export class WorkerTotals {
     totals.seconds += seconds;
     addTo(totals.failures, failures);
     addTo(totals.durations, durations);
+    for (const restart of report.restarts) totals.restarts.add(slot, restart);
+    totals.reopened += report.reopened;
+    totals.repeated += report.repeated;
+    totals.failed += report.failed;
   }
 }
 

@@ -280,6 +280,7 @@ export class Worker {
     const { log } = this;
     const daemons = new DaemonDirectory(configuration);
     const rules = accessRules(configuration.access, accounts);
+    const meter = configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames);
     const wear = new SaslWear((state) => {
       this.channel.send({ kind: 'worn', state });
     });
@@ -293,6 +294,7 @@ export class Worker {
           maxAtOnce: configuration.cluster.max_daemon_reopenings,
         },
         log.for('remote.daemon'),
+        meter,
       ),
       probe: (readOnly) =>
         daemons.probe(readOnly, (daemon) => (this.starter?.find(daemon) ?? null) !== null),
@@ -315,7 +317,7 @@ export class Worker {
       rights: (client) => rightsOf(client, rules),
       log: log.for('rpc.session'),
       audit: this.sender,
-      meter: configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames),
+      meter,
       clientsTurn: (id) => this.turns.get(id)?.theirs('login'),
       loggedIn: (id, identity) => {
         this.turns.delete(id);

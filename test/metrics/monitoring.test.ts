@@ -137,6 +137,7 @@ const durationsOf = (slow: number): Record<string, string> => ({
 });
 const failures = 'virtproxyd_daemon_failures_total{daemon="virtqemud",reason="lost"}';
 const restarts = 'virtproxyd_worker_restarts_total';
+const daemonRestarts = 'virtproxyd_daemon_restarts_total{daemon="virtqemud"}';
 const expiry = 'virtproxyd_certificate_expiry_timestamp_seconds{certificate="server"}';
 const fortnight = 14 * 86_400;
 
@@ -186,6 +187,13 @@ const situations: Readonly<Record<string, { fires: Situation[]; quiet: Situation
       inTime('8m', { [failures]: '3x20' }),
       inTime('8m', { [failures]: '_x7 0x10' }),
       inTime('20m', { [failures]: '_x7 1x20' }),
+    ],
+  },
+  VirtproxydDaemonRestarts: {
+    fires: [inTime('12m', { [daemonRestarts]: '1x5 4x10' })],
+    quiet: [
+      inTime('12m', { [daemonRestarts]: '1x5 2x10' }),
+      inTime('30m', { [daemonRestarts]: '1x5 9x30' }),
     ],
   },
   VirtproxydAlmostFull: {

@@ -20,7 +20,19 @@ export function reportOf(calls: number, seconds: number, errors = 0): WorkerRepo
     held: 0,
     calls: [{ program: program.remote, procedure: 59, counts }],
     daemons: [
-      { daemon: 'virtqemud', open: 1, opened: 0, failures: [0, 0, 0, 0], durations, seconds: 0 },
+      {
+        daemon: 'virtqemud',
+        open: 1,
+        opened: 0,
+        failures: [0, 0, 0, 0],
+        durations,
+        seconds: 0,
+        restarts: [],
+        reopening: 0,
+        reopened: 0,
+        repeated: 0,
+        failed: 0,
+      },
     ],
     bytes: {
       unix: { in: 28 * calls, out: 56 * calls },

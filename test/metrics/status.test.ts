@@ -26,6 +26,21 @@ const storage: DaemonSocket = {
   isHypervisor: false,
 };
 
+/** Facts with virtqemud away, for the return of which so many connections of each worker wait. */
+function awaiting(...connections: number[]): Partial<Facts> {
+  const totals = new WorkerTotals();
+  const workers = connections.map((reopening, slot) => {
+    const report = reportOf(0, 1);
+    const restarts = [{ path: socket.path, at: 1000 + slot }];
+    const [daemon] = report.daemons;
+    const gauges = new WorkerGauges();
+    gauges.take({ ...report, daemons: [{ ...daemon!, restarts, reopening }] });
+    totals.add(slot, { ...report, daemons: [{ ...daemon!, restarts, reopening }] });
+    return { ...workerAt(slot), gauges };
+  });
+  return { workers, totals };
+}
+
 describe('readiness', () => {
   const cases: [what: string, facts: Partial<Facts>, sockets: DaemonSocket[], says: RegExp[]][] = [
     ['is there with a worker and a hypervisor', {}, [socket, { ...storage, isThere: false }], []],
@@ -44,6 +59,13 @@ describe('readiness', () => {
       [socket, { ...storage, isThere: false, isRouted: true }],
       [/'\/run\/libvirt\/virtstoraged-sock' of virtstoraged/],
     ],
+    [
+      'waits for a daemon that clients of two workers wait for',
+      awaiting(2, 1),
+      [socket],
+      [/^virtqemud went away: 3 connections wait for its return\.$/],
+    ],
+    ['is there when all have been opened again', awaiting(0, 0), [socket], []],
   ];
   for (const [what, facts, sockets, says] of cases) {
     it(what, () => {
@@ -123,6 +145,16 @@ describe('status', () => {
       ['virtsecretd', false],
       ['other', null],
     ]);
+  });
+});
+
+describe('the status of a daemon that went away', () => {
+  it('says how many connections wait for it, and counts its end once', () => {
+    const facts = factsWith(awaiting(2, 1));
+    const { daemons, warnings, health } = statusOf(facts, [socket], new Recent(), now);
+    expect(daemons[0]).to.include({ daemon: 'virtqemud', reopening: 3, restarts: 1 });
+    expect(warnings.map(({ level }) => level)).to.deep.equal(['error']);
+    expect(health).to.equal('degraded');
   });
 });
 

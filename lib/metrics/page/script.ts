@@ -203,16 +203,23 @@ function workerRow(worker: WorkerStatus): readonly Cell[] {
   ];
 }
 
+function troubleOf({ isThere, reopening }: DaemonStatus): string | null {
+  if (reopening > 0) return `away, ${count(reopening)} wait`;
+  return isThere === false ? 'no socket' : null;
+}
+
 function daemonRow(status: DaemonStatus): readonly Cell[] {
-  const { daemon, isThere, connections, callsPerSecond, latency } = status;
+  const { daemon, connections, callsPerSecond, latency, restarts } = status;
+  const trouble = troubleOf(status);
   const failures = sum(Object.values(status.failures));
   return [
-    isThere === false ? { text: `${daemon} (no socket)`, kind: 'bad' } : { text: daemon },
+    trouble === null ? { text: daemon } : { text: `${daemon} (${trouble})`, kind: 'bad' },
     { text: count(connections), kind: 'number' },
     { text: rate(callsPerSecond), kind: 'number' },
     { text: duration(latency.p50), kind: 'number wide' },
     { text: duration(latency.p99), kind: 'number' },
     { text: count(failures), kind: failures > 0 ? 'number bad' : 'number quiet' },
+    { text: count(restarts), kind: restarts > 0 ? 'number wide' : 'number wide quiet' },
   ];
 }
 

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Logger } from '../../logging/logger.js';
+import type { CallMeter, DaemonMeter } from '../reports/call-meter.js';
 import type { Endpoint } from './directory.js';
 import { isPassing } from './errors.js';
 
@@ -52,14 +53,6 @@ export class Restart {
   }
 }
 
-/** What was counted of restarts since the last time. */
-export interface RestartCounts {
-  restarts: number;
-  reopened: number;
-  repeated: number;
-  failed: number;
-}
-
 /** A link on its way back to its daemon. */
 export interface Returning {
   /** Calls wait for it. */
@@ -81,11 +74,12 @@ export class DaemonRestarts {
   private readonly urgent = new Set<Waiter>();
   private readonly patient = new Set<Waiter>();
   private inside = 0;
-  private readonly counts = new Map<string, RestartCounts>();
 
   constructor(
     readonly settings: RestartSettings,
     private readonly log: Logger,
+    /** Null: nobody asks for counts. */
+    private readonly meter: CallMeter | null = null,
   ) {}
 
   /** A link has lost its daemon. */
@@ -94,7 +88,7 @@ export class DaemonRestarts {
     if (restart === undefined) {
       restart = new Restart(endpoint, reason);
       this.current.set(endpoint.path, restart);
-      this.countsOf(endpoint).restarts++;
+      this.meterOf(restart)?.wentAway(endpoint.path);
       setTimeout(() => this.tell(endpoint.path), gathering);
     }
     restart.clients++;
@@ -105,41 +99,24 @@ export class DaemonRestarts {
   onCalls(restart: Restart, { repeated = 0, failed = 0 }): void {
     restart.repeated += repeated;
     restart.failed += failed;
-    const counts = this.countsOf(restart.endpoint);
-    counts.repeated += repeated;
-    counts.failed += failed;
+    this.meterOf(restart)?.carriedOver(repeated, failed);
   }
 
   /** A link is being opened again. */
   onReopening(restart: Restart): void {
     restart.underWay++;
+    this.meterOf(restart)?.reopening();
   }
 
   /** Its daemon is back, or has stayed away for too long, or its client left. */
   onSettled(restart: Restart, outcome: 'back' | 'away' | 'left'): void {
     restart.underWay--;
+    this.meterOf(restart)?.settled(outcome === 'back');
     if (outcome !== 'left') {
       restart.settledAt = performance.now();
       restart.isBack = outcome === 'back';
     }
-    if (outcome === 'back') this.countsOf(restart.endpoint).reopened++;
     if (performance.now() - restart.startedAt > gathering) this.tell(restart.endpoint.path);
-  }
-
-  /** Daemons that are away while links wait for them. */
-  get away(): ReadonlySet<string> {
-    return new Set(
-      [...this.current.values()]
-        .filter(({ underWay }) => underWay > 0)
-        .map(({ endpoint }) => endpoint.daemon),
-    );
-  }
-
-  /** What was counted since the last time, by the daemon's name. */
-  take(): ReadonlyMap<string, RestartCounts> {
-    const taken = new Map(this.counts);
-    this.counts.clear();
-    return taken;
   }
 
   /**
@@ -208,12 +185,7 @@ export class DaemonRestarts {
     this.log.warning(restart.line);
   }
 
-  private countsOf({ daemon }: Endpoint): RestartCounts {
-    let counts = this.counts.get(daemon);
-    if (counts === undefined) {
-      counts = { restarts: 0, reopened: 0, repeated: 0, failed: 0 };
-      this.counts.set(daemon, counts);
-    }
-    return counts;
+  private meterOf({ endpoint }: Restart): DaemonMeter | null {
+    return this.meter?.daemon(endpoint.daemon) ?? null;
   }
 }

@@ -8,6 +8,7 @@ import {
   type CallStatus,
   type DaemonFailure,
   type DaemonReport,
+  type RestartReport,
 } from '../../control/worker-report.js';
 import { procedures } from '../../rpc/procedures.js';
 
@@ -18,6 +19,9 @@ const statusCount = callStatuses.length;
 const statusAt = Object.fromEntries(
   callStatuses.map((status, index) => [status, index]),
 ) as Readonly<Record<CallStatus, number>>;
+
+/** Milliseconds of the system's monotonic clock. */
+const monotonicTime = (): number => Number(process.hrtime.bigint() / 1_000_000n);
 
 const zeros = (count: number): number[] => Array<number>(count).fill(0);
 
@@ -107,6 +111,11 @@ export class DaemonMeter {
   private failures = zeros(daemonFailures.length);
   private durations = zeros(bounds.length);
   private milliseconds = 0;
+  private restarts: RestartReport[] = [];
+  private beingReopened = 0;
+  private reopened = 0;
+  private repeated = 0;
+  private failedCalls = 0;
 
   constructor(
     private readonly daemon: string,
@@ -152,12 +161,37 @@ export class DaemonMeter {
     for (const { program, procedure } of calls) this.calls.ended(program, procedure, 'lost');
   }
 
+  /** The daemon has ended, and its connections will be opened again. */
+  wentAway(path: string): void {
+    this.restarts.push({ path, at: monotonicTime() });
+  }
+
+  /** One of these connections is being opened again. */
+  reopening(): void {
+    this.beingReopened++;
+  }
+
+  /** It is not any more. */
+  settled(isOpen: boolean): void {
+    this.beingReopened--;
+    if (isOpen) this.reopened++;
+  }
+
+  /** Calls that a restart had cut off were sent again, or could not be. */
+  carriedOver(repeated: number, failed: number): void {
+    this.repeated += repeated;
+    this.failedCalls += failed;
+  }
+
   take(): DaemonReport {
     const { daemon, open, newlyOpened, failures, durations, milliseconds } = this;
+    const { restarts, beingReopened, reopened, repeated, failedCalls } = this;
     this.newlyOpened = 0;
     this.failures = zeros(failures.length);
     this.durations = zeros(durations.length);
     this.milliseconds = 0;
+    this.restarts = [];
+    this.reopened = this.repeated = this.failedCalls = 0;
     return {
       daemon,
       open,
@@ -165,6 +199,11 @@ export class DaemonMeter {
       failures,
       durations,
       seconds: milliseconds / 1000,
+      restarts,
+      reopening: beingReopened,
+      reopened,
+      repeated,
+      failed: failedCalls,
     };
   }
 }

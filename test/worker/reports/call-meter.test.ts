@@ -68,6 +68,21 @@ describe('call meter', () => {
     expect(meter.take().daemons[0]).to.deep.include({ open: 0, opened: 0, failures: [0, 0, 0, 0] });
   });
 
+  it('tells each restart of a daemon once, and how many connections wait for it', () => {
+    const daemon = meter.daemon('virtqemud');
+    daemon.wentAway('/run/sock');
+    daemon.reopening();
+    daemon.reopening();
+    daemon.settled(true);
+    daemon.carriedOver(3, 1);
+    const [report] = meter.take().daemons;
+    expect(report).to.include({ reopening: 1, reopened: 1, repeated: 3, failed: 1 });
+    expect(report?.restarts.map(({ path }) => path)).to.deep.equal(['/run/sock']);
+    daemon.settled(false);
+    const later = { restarts: [], reopening: 0, reopened: 0, repeated: 0, failed: 0 };
+    expect(meter.take().daemons[0]).to.deep.include(later);
+  });
+
   it('has one name for all daemons that only clients know', () => {
     expect(meter.daemon('virtmadeupd')).to.equal(meter.daemon('virtothermadeupd'));
     meter.daemon('virtqemud');
