@@ -40,6 +40,10 @@ describe('a daemon that went away, as metrics, status and readiness show it', fu
     JSON.parse((await ask(place, '/status.json')).body) as Status;
 
   it('is waited for by clients of two workers, and counted once', async () => {
+    await until(
+      async () => (await status()).workers.filter(({ state }) => state === 'ready').length === 2,
+      { what: 'both workers to be ready' },
+    );
     for (let each = 0; each < 4; each++) clients.push(await proxy.open());
     const served = await until(
       async () => {
