@@ -86,7 +86,9 @@ export class Outbox {
       return;
     }
     this.flush();
-    this.stream.passage?.send(descriptors);
+    const { passage } = this.stream;
+    if (passage === null) closeDescriptors(descriptors);
+    else passage.send(descriptors);
   }
 
   /** Drops what has not been given to the stream. */

@@ -18,7 +18,7 @@ import { Outbox } from '../../transport/outbox.js';
 import { ReadGate } from '../../transport/read-gate.js';
 import { DaemonConversation } from './conversation.js';
 import type { Endpoint } from './directory.js';
-import { ConnectError, endReason, LostError } from './errors.js';
+import { BreachError, ConnectError, endReason, LostError } from './errors.js';
 
 /** Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the system's error. */
 export type Connect = (endpoint: Endpoint, signal: AbortSignal) => Promise<ByteStream>;
@@ -198,7 +198,9 @@ export class DaemonConnection implements StreamListener {
   }
 
   closed(error: Error | null): void {
-    this.conversation.fail(new LostError(this.endpoint, endReason(error)));
+    const reason = endReason(error);
+    const isBreach = error instanceof FrameLengthError || error instanceof DescriptorError;
+    this.conversation.fail(new (isBreach ? BreachError : LostError)(this.endpoint, reason));
     this.owner.onEnd(this, error);
   }
 

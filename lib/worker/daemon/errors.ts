@@ -83,7 +83,7 @@ export const endReason = (error: Error | null): string =>
 
 /** Whether a daemon that is being restarted fails so: its socket is missing, refuses, or is closed at once. */
 export function isPassing(error: unknown): boolean {
-  if (error instanceof LostError) return true;
+  if (error instanceof LostError) return !(error instanceof BreachError);
   return error instanceof ConnectError && passingCodes.has(error.reason.code ?? '');
 }
 
@@ -94,6 +94,9 @@ const passingCodes: ReadonlySet<string> = new Set([
   'EAGAIN',
   'EPIPE',
 ]);
+
+/** The same, when the daemon broke the rules of the wire: it would do so again. */
+export class BreachError extends LostError {}
 
 /** The system's error for a process that may open no more files. */
 export function tooManyOpenFiles(): NodeJS.ErrnoException {

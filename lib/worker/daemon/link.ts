@@ -122,9 +122,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   async open(): Promise<void> {
     try {
       await this.openConnection(Infinity);
-      this.transition('open');
+      if (!this.transition('open')) throw new Error('the link was closed');
     } catch (error) {
       this.close();
+      this.connection.close();
       throw isUnreadable(error) ? unreadableError(this.endpoint) : error;
     }
   }
@@ -380,6 +381,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     const events = this.earlyEvents ?? [];
     this.earlyEvents = null;
     for (const event of events) this.frame(event, 0, event.length);
+    // One of them may have been too much for the client.
+    if (this.isClosed) return;
     this.owner.reopened(this);
     this.owner.turnEnded(this);
   }
@@ -431,12 +434,14 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
-  /** The only place that changes the state. */
-  private transition(to: LinkState): void {
+  /** The only place that changes the state; false when the link is closed already, for good. */
+  private transition(to: LinkState): boolean {
+    if (this.current === 'closed') return false;
     const { log } = this.settings;
     if (log.debugging) log.debug(`link to ${this.endpoint.daemon}: ${this.current} -> ${to}`);
     this.current = to;
     if (to === 'open') this.meter?.opened();
+    return true;
   }
 
   // Frames

@@ -89,7 +89,8 @@ export class DaemonRestarts {
       restart = new Restart(endpoint, reason);
       this.current.set(endpoint.path, restart);
       this.meterOf(restart)?.wentAway(endpoint.path);
-      setTimeout(() => this.tell(endpoint.path), gathering);
+      const begun = restart;
+      setTimeout(() => this.tell(begun), gathering);
     }
     restart.clients++;
     return restart;
@@ -116,7 +117,7 @@ export class DaemonRestarts {
       restart.settledAt = performance.now();
       restart.isBack = outcome === 'back';
     }
-    if (performance.now() - restart.startedAt > gathering) this.tell(restart.endpoint.path);
+    if (performance.now() - restart.startedAt > gathering) this.tell(restart);
   }
 
   /**
@@ -129,6 +130,7 @@ export class DaemonRestarts {
     for (let wait = shortestPause; ; wait = Math.min(2 * wait, longestPause)) {
       const leave = await this.enter(link.isUrgent, signal);
       try {
+        signal.throwIfAborted();
         await link.attempt(patience === 0 ? Infinity : deadline - performance.now());
         return;
       } catch (error) {
@@ -178,9 +180,10 @@ export class DaemonRestarts {
     });
   }
 
-  private tell(path: string): void {
-    const restart = this.current.get(path);
-    if (restart === undefined || restart.underWay > 0) return;
+  /** Writes a restart's line, once, when nothing of it is under way. */
+  private tell(restart: Restart): void {
+    const { path } = restart.endpoint;
+    if (this.current.get(path) !== restart || restart.underWay > 0) return;
     this.current.delete(path);
     this.log.warning(restart.line);
   }

@@ -38,7 +38,7 @@ export class DaemonSet {
     private readonly owner: DaemonSetOwner,
   ) {}
 
-  /** All links that are not closed. */
+  /** The hypervisor's link, and those of others that are not closed. */
   get all(): readonly DaemonLink[] {
     return this.links;
   }
@@ -85,7 +85,8 @@ export class DaemonSet {
   /** A link is closed for good. A secondary daemon's next call opens another one. */
   forget(link: DaemonLink): void {
     if (link.role === 'hypervisor') return;
-    this.secondaries.delete(link.driver as SecondaryDriver);
+    const driver = link.driver as SecondaryDriver;
+    if (this.secondaries.get(driver) === link) this.secondaries.delete(driver);
     this.links = this.links.filter((other) => other !== link);
   }
 
