@@ -17,6 +17,8 @@ export default tseslint.config(
       'no-console': 'error',
       'no-restricted-syntax': ['error', ...bans],
       eqeqeq: 'error',
+      // Prettier sees to the code's width, and leaves comments alone.
+      'max-len': ['error', { code: 1000, comments: 100, ignoreUrls: true }],
       '@typescript-eslint/switch-exhaustiveness-check': [
         'error',
         { considerDefaultExhaustiveForUnions: true },

@@ -34,8 +34,8 @@ interface Caller {
 const tickInterval = 1000;
 
 /**
- * The admin program's server. It serves the user the daemon runs as and nobody else, whatever the socket's permissions
- * say, and is itself one of the two servers that administrators see.
+ * The admin program's server. It serves the user the daemon runs as and nobody else, whatever the
+ * socket's permissions say, and is itself one of the two servers that administrators see.
  */
 export class AdminServer implements AdministeredServer {
   readonly name = 'admin';

@@ -28,7 +28,9 @@ import { serveCall, type Administered } from './procedures.js';
 
 /** What all admin sessions share. */
 export interface AdminSessionSettings {
-  /** Calls of one client under way at a time; further ones wait. Source: admin_max_client_requests. */
+  /**
+   * Calls of one client under way at a time; further ones wait. Source: admin_max_client_requests.
+   */
   readonly maxCalls: number;
   /** Source: admin_keepalive_interval and admin_keepalive_count. */
   readonly keepalive: KeepaliveSettings;
@@ -37,15 +39,23 @@ export interface AdminSessionSettings {
 /** Bytes a client may be behind before it is no longer read. */
 const highWater = 1024 * 1024;
 
-/** One administrator's connection. No call is so long that its frame would not be collected whole. */
+/**
+ * One administrator's connection. No call is so long that its frame would not be collected whole.
+ */
 export class AdminSession implements FrameSink, StreamListener {
   private readonly framer = new Framer(this, collectLimit);
-  /** Whole frames that wait for their turn, in copies: at most what one read brought, since reading pauses for them. */
+  /**
+   * Whole frames that wait for their turn, in copies: at most what one read brought, since reading
+   * pauses for them.
+   */
   private waiting: Buffer[] = [];
   private underWay = 0;
   private behind = false;
   private isClosed = false;
-  /** Set once the client has shown that it knows keepalive messages: libvirt's admin clients do not ask for them. */
+  /**
+   * Set once the client has shown that it knows keepalive messages: libvirt's admin clients do not
+   * ask for them.
+   */
   private watch: KeepaliveWatch | null = null;
 
   constructor(
@@ -84,7 +94,10 @@ export class AdminSession implements FrameSink, StreamListener {
     }
   }
 
-  /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
+  /**
+   * Ends the connection once what is queued for the client has gone out. Does nothing the second
+   * time.
+   */
   close(reason: string): void {
     if (this.isClosed) return;
     this.isClosed = true;

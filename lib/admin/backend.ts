@@ -60,7 +60,10 @@ export interface AdministeredServer {
   updateTls(): Promise<void>;
 }
 
-/** The daemon, as far as an administrator sees and steers it. What it refuses it answers with an AdminError. */
+/**
+ * The daemon, as far as an administrator sees and steers it. What it refuses it answers with an
+ * AdminError.
+ */
 export interface AdminBackend {
   /** `MAJOR.MINOR.PATCH` */
   readonly version: string;
@@ -80,7 +83,10 @@ export interface AdminBackend {
   shutDown(): void;
 }
 
-/** `invalid` an argument is wrong; `unsupported` it can never be done; `failed` it cannot be done now; `system` a file is wrong. */
+/**
+ * `invalid` an argument is wrong; `unsupported` it can never be done; `failed` it cannot be done
+ * now; `system` a file is wrong.
+ */
 export type AdminFault = 'invalid' | 'unsupported' | 'failed' | 'system';
 
 /** What an administrator asked for cannot be; the message is what they are told. */

@@ -6,8 +6,8 @@ import { AdminError, type AdminFault } from './backend.js';
 import { adminProcedure } from './messages.js';
 
 /**
- * Errors as libvirtd 9.0.0 was seen to send them. Where something is looked up, the domain is that of RPC, but in these
- * procedures that of admin.
+ * Errors as libvirtd 9.0.0 was seen to send them. Where something is looked up, the domain is that
+ * of RPC, but in these procedures that of admin.
  */
 const lookupsOfAdmin: ReadonlySet<number> = new Set([
   adminProcedure.serverSetThreadpoolParameters,

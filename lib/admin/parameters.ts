@@ -64,8 +64,8 @@ function socketAddress(text: string): string {
 }
 
 /**
- * The values of parameters that a caller wants to set, each an unsigned number, by their names, of which all others are
- * refused. Throws RpcError.
+ * The values of parameters that a caller wants to set, each an unsigned number, by their names, of
+ * which all others are refused. Throws RpcError.
  */
 export function readSettings<Name extends string>(
   parameters: readonly TypedParameter[],

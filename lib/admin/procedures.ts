@@ -44,7 +44,10 @@ export interface Administered {
 /** The payload of a reply; nothing stands for an empty one. */
 type Reply = Buffer | undefined;
 
-/** One call: its arguments, which are read to their end before anything is looked up, and what they name. */
+/**
+ * One call: its arguments, which are read to their end before anything is looked up, and what they
+ * name.
+ */
 class Call {
   constructor(
     readonly reader: XdrReader,
@@ -84,7 +87,10 @@ class Call {
 
 type Handler = (call: Call) => Reply | Promise<Reply>;
 
-/** By number. Most work before CONNECT_OPEN too, as in libvirt's daemons; the session itself sees to CONNECT_CLOSE. */
+/**
+ * By number. Most work before CONNECT_OPEN too, as in libvirt's daemons; the session itself sees to
+ * CONNECT_CLOSE.
+ */
 const handlers: Readonly<Record<number, Handler>> = {
   [procedure.connectOpen]: (call) => {
     call.flags();
@@ -172,7 +178,10 @@ const handlers: Readonly<Record<number, Handler>> = {
   },
 };
 
-/** Does what a call asks for and gives its reply's payload. Rejects with RpcError, XdrError or AdminError. */
+/**
+ * Does what a call asks for and gives its reply's payload. Rejects with RpcError, XdrError or
+ * AdminError.
+ */
 export async function serveCall(
   header: CallHeader,
   payload: Buffer,

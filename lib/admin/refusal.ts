@@ -11,8 +11,9 @@ const mostAtATime = 20;
 let current = 0;
 
 /**
- * Answers whatever a client asks with an error until it leaves. virt-admin, which cannot bear to lose its connection
- * before it has sent its first and its last call, would die of SIGPIPE and tell nobody why.
+ * Answers whatever a client asks with an error until it leaves. virt-admin, which cannot bear to
+ * lose its connection before it has sent its first and its last call, would die of SIGPIPE and tell
+ * nobody why.
  */
 export function refuse(stream: ByteStream, error: RpcError): void {
   if (current === mostAtATime) {

@@ -10,12 +10,15 @@ import type { RevocationLists } from './revocation-lists.js';
  */
 export type ChainStanding = 'good' | 'revoked' | 'unknown';
 
-/** Certificates above a client's own that are followed; GnuTLS, and so libvirt's daemons, take no more either. */
+/**
+ * Certificates above a client's own that are followed; GnuTLS, and so libvirt's daemons, take no
+ * more either.
+ */
 const longestChain = 16;
 
 /**
- * A client's certificate, then those it sent with it, in any order. Some may be missing: a client need
- * not send what we have, and node loses them in some versions.
+ * A client's certificate, then those it sent with it, in any order. Some may be missing: a client
+ * need not send what we have, and node loses them in some versions.
  */
 function sentCertificates(certificate: X509Certificate): X509Certificate[] {
   const sent: X509Certificate[] = [];
@@ -26,11 +29,11 @@ function sentCertificates(certificate: X509Certificate): X509Certificate[] {
 }
 
 /**
- * Looks for a way from the client's certificate up to a CA of ours, and on to the highest of ours, past
- * nothing that is revoked or outside its time; OpenSSL, which verified a chain, does not tell which one. So
- * no certificate that was never seen is taken for a good one. There may be several ways, since a CA may
- * have certificates of several others: one that holds is enough, but nothing that was sent may be revoked.
- * Throws DerError.
+ * Looks for a way from the client's certificate up to a CA of ours, and on to the highest of ours,
+ * past nothing that is revoked or outside its time; OpenSSL, which verified a chain, does not tell
+ * which one. So no certificate that was never seen is taken for a good one. There may be several
+ * ways, since a CA may have certificates of several others: one that holds is enough, but nothing
+ * that was sent may be revoked. Throws DerError.
  */
 export function chainStanding(
   certificate: X509Certificate,

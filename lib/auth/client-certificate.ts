@@ -21,8 +21,10 @@ import type { TlsCredentials } from './tls-credentials.js';
  * - `expired`, `not-yet-valid` its time, or that of a certificate above it
  * - `is-a-ca`, `key-usage`, `purpose` it is not meant for a TLS client
  * - `revoked` a revocation list has it, or one above it
- * - `unchecked` there are revocation lists, but not all certificates between it and a CA of ours are known
- * - `unreadable` it has no name that could be compared with a list, or it or one above it is malformed
+ * - `unchecked` there are revocation lists, but not all certificates between it and a CA of ours
+ * are known
+ * - `unreadable` it has no name that could be compared with a list, or it or one above it is
+ * malformed
  * - `not-allowed` its name is not on tls_allowed_dn_list
  */
 export type ClientCertificateFault =
@@ -46,8 +48,8 @@ export interface ClientCertificateRefusal {
 }
 
 /**
- * `dn` is null where clients are not verified and this one has no good certificate; `ignored` then says
- * what would have been the refusal.
+ * `dn` is null where clients are not verified and this one has no good certificate; `ignored` then
+ * says what would have been the refusal.
  */
 export interface ClientCertificateAcceptance {
   readonly ok: true;
@@ -59,7 +61,10 @@ export type ClientCertificateVerdict = ClientCertificateAcceptance | ClientCerti
 
 /** What a handshake brought. */
 export interface PeerCertificate {
-  /** The client's own; with those it sent after it as its `issuerCertificate`, one by one, where node keeps them. */
+  /**
+   * The client's own; with those it sent after it as its `issuerCertificate`, one by one, where
+   * node keeps them.
+   */
   readonly certificate: X509Certificate | undefined;
   /** The last fault OpenSSL found in the chain, as 'CERT_HAS_EXPIRED'; null if there is none. */
   readonly chainError: string | null;
@@ -83,8 +88,9 @@ export function peerCertificate(socket: TLSSocket): PeerCertificate {
  * Faults of OpenSSL's that the proof in `issuedDirectly` and the checks of the purpose here make up
  * for: a CA file without the root above its authority, and a certificate for any purpose.
  *
- * OpenSSL reports only the last fault it finds. Those it may have found before these are that the chain
- * leads nowhere, which the proof disproves, and unknown critical extensions, which it looks for.
+ * OpenSSL reports only the last fault it finds. Those it may have found before these are that the
+ * chain leads nowhere, which the proof disproves, and unknown critical extensions, which it looks
+ * for.
  */
 const curableChainErrors: ReadonlySet<string> = new Set([
   'UNABLE_TO_GET_ISSUER_CERT',
@@ -110,8 +116,8 @@ const chainFaults: Readonly<Record<string, ClientCertificateFault>> = {
 
 /**
  * Decides about a client after a handshake that let every certificate pass. `allows` is the test of
- * tls_allowed_dn_list, null without a list. The rules are libvirt's, but where it only warns about a
- * purpose that is not marked critical, the client is refused.
+ * tls_allowed_dn_list, null without a list. The rules are libvirt's, but where it only warns about
+ * a purpose that is not marked critical, the client is refused.
  */
 export function verifyClientCertificate(
   peer: PeerCertificate,
@@ -200,7 +206,9 @@ function uncheckedReason(): string {
   return `is refused since its revocation cannot be checked: ${why}.`;
 }
 
-/** Whether one of our own authorities signed the certificate itself, and all of it is understood. */
+/**
+ * Whether one of our own authorities signed the certificate itself, and all of it is understood.
+ */
 function issuedDirectly(
   certificate: X509Certificate,
   { criticalExtensions }: CertificateFields,

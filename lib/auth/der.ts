@@ -18,7 +18,9 @@ export const derTag = {
   set: 0x31,
 } as const;
 
-/** The bytes are not the DER that was expected there. `offset` counts from the reader's first byte. */
+/**
+ * The bytes are not the DER that was expected there. `offset` counts from the reader's first byte.
+ */
 export class DerError extends Error {
   override readonly name = 'DerError';
   readonly code = 'DER';
@@ -145,7 +147,9 @@ export function objectIdentifierText(content: Buffer): string {
   return text;
 }
 
-/** A Time of X.509, UTCTime (1950 to 2049) or GeneralizedTime, both in UTC with seconds (RFC 5280). */
+/**
+ * A Time of X.509, UTCTime (1950 to 2049) or GeneralizedTime, both in UTC with seconds (RFC 5280).
+ */
 export function derTime({ tag, content }: DerElement): Date {
   const text = content.toString('latin1');
   const short = tag === derTag.utcTime;

@@ -48,11 +48,11 @@ const attributes: Readonly<Record<string, readonly [name: string, syntax: ValueS
 
 /**
  * The subject's distinguished name of a DER certificate, as `virt-pki-query-dn` prints it: relative
- * names in the order of the certificate, parted by ',', the values of one by '+', escaped as RFC 4514
- * says. What is not text stands there in hexadecimal after '#'.
+ * names in the order of the certificate, parted by ',', the values of one by '+', escaped as RFC
+ * 4514 says. What is not text stands there in hexadecimal after '#'.
  *
- * Throws DerError for what is no certificate and, as virt-pki-query-dn does, for a subject without any
- * name and an empty value where text is due: such a client has no name to be known by.
+ * Throws DerError for what is no certificate and, as virt-pki-query-dn does, for a subject without
+ * any name and an empty value where text is due: such a client has no name to be known by.
  */
 export function distinguishedName(certificate: Buffer): string {
   const subject = new DerReader(certificateFields(certificate).subject).enter(derTag.sequence);

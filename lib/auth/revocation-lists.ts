@@ -14,8 +14,8 @@ interface RevocationList {
 
 /**
  * The revocation lists in force, judged as GnuTLS judges them for libvirt's daemons: a CA without a
- * list has revoked nothing, a list stays in force after its next update was due, and of several lists
- * of one CA the newest counts. The file is trusted: signatures are not checked.
+ * list has revoked nothing, a list stays in force after its next update was due, and of several
+ * lists of one CA the newest counts. The file is trusted: signatures are not checked.
  *
  * OpenSSL is not given the lists, since it refuses every client as soon as one CA has no list, and
  * since its one verdict would hide a revocation behind an overdue list.

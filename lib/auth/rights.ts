@@ -21,7 +21,9 @@ export interface ProvenClient {
   readonly x509Name: string | null;
 }
 
-/** The host's databases of users and groups; null where there is no entry. May throw NativeError. */
+/**
+ * The host's databases of users and groups; null where there is no entry. May throw NativeError.
+ */
 export interface Accounts {
   readonly userId: (name: string) => number | null;
   readonly groupId: (name: string) => number | null;
@@ -45,8 +47,8 @@ const readWrite: Rights = { readOnly: false, because: null };
 const ofSocket: Rights = { readOnly: true, because: null };
 
 /**
- * What a client may do. Rules only take away; one that cannot be asked, since a database of the host does not answer,
- * counts as one that names the client.
+ * What a client may do. Rules only take away; one that cannot be asked, since a database of the
+ * host does not answer, counts as one that names the client.
  */
 export function rightsOf(client: ProvenClient, rules: readonly AccessRule[]): Rights {
   if (client.readOnly) return ofSocket;

@@ -8,7 +8,10 @@ export const maximumSaslData = 65536;
 /** tcp_min_ssf where the configuration does not set it: single DES, what old Kerberos has. */
 const defaultMinSsf = 56;
 
-/** Bytes that a client must accept in one packet: each costs a call of libsasl2, however small it is. libvirt's accept 65 536. */
+/**
+ * Bytes that a client must accept in one packet: each costs a call of libsasl2, however small it
+ * is. libvirt's accept 65 536.
+ */
 const minimumPacket = 1024;
 
 // "No upper bound" and the packet size, as the C daemon passes them to libsasl2.
@@ -27,8 +30,8 @@ export interface SaslExchangeOptions {
 }
 
 /**
- * The SASL layer of a plain TCP connection. Use it only once the reply that said "complete" has been
- * handed to the socket in clear. An error means that the connection must be closed.
+ * The SASL layer of a plain TCP connection. Use it only once the reply that said "complete" has
+ * been handed to the socket in clear. An error means that the connection must be closed.
  */
 export class SaslLayer {
   readonly #server: SaslServer;
@@ -65,8 +68,8 @@ type State = 'listed' | 'busy' | 'started' | 'complete' | 'failed';
 
 /**
  * One client's SASL exchange: {@link open}, then `start`, then `step` until one is complete. Every
- * failure is final and an {@link AuthenticationError}. The owner disposes of it in any case, and not
- * before the connection is closed if it uses `layer`.
+ * failure is final and an {@link AuthenticationError}. The owner disposes of it in any case, and
+ * not before the connection is closed if it uses `layer`.
  */
 export class SaslExchange {
   readonly #server: SaslServer;

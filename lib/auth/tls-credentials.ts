@@ -61,8 +61,9 @@ export interface TlsCredentialsOptions {
 /** All that the TLS listener takes from its files. A reload loads a new one and drops the old. */
 export interface TlsCredentials {
   /**
-   * For `tls.createServer()`, or spread into the options of a server-side TLSSocket. Clients are asked
-   * for a certificate and let through without a good one, so that `verifyClientCertificate` decides.
+   * For `tls.createServer()`, or spread into the options of a server-side TLSSocket. Clients are
+   * asked for a certificate and let through without a good one, so that `verifyClientCertificate`
+   * decides.
    */
   readonly serverOptions: TlsOptions;
   readonly secureContext: SecureContext;
@@ -84,14 +85,14 @@ const fileKeys = {
 
 /**
  * Neither resumption, which skips the check of the client's certificate, nor renegotiation, which
- * could change the certificate after its check. Without tickets nothing is left to resume, since node
- * keeps no sessions of its own.
+ * could change the certificate after its check. Without tickets nothing is left to resume, since
+ * node keeps no sessions of its own.
  */
 const alwaysOff = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 
 /**
- * Reads and checks the TLS files. The CA file may hold several authorities, the certificate's file its
- * chain after it. Throws TlsCredentialsError, and TlsPriorityError for the priority.
+ * Reads and checks the TLS files. The CA file may hold several authorities, the certificate's file
+ * its chain after it. Throws TlsCredentialsError, and TlsPriorityError for the priority.
  */
 export function loadTlsCredentials(
   files: TlsFiles,

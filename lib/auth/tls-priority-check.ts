@@ -3,7 +3,9 @@ import type { ConfigProblem } from '../config/errors.js';
 import { keyFault, placeOfKey } from '../config/key-fault.js';
 import { mapPriority, TlsPriorityError } from './tls-priority.js';
 
-/** What there is to say about tls_priority while the TLS listener is on; nothing while it is off. */
+/**
+ * What there is to say about tls_priority while the TLS listener is on; nothing while it is off.
+ */
 export function inspectPriority(configuration: Configuration): {
   readonly problems: readonly ConfigProblem[];
   readonly warnings: readonly string[];

@@ -52,16 +52,17 @@ const unknownWord = 'is nothing that GnuTLS knows.';
 const kinds = ['versions', 'ciphers', 'macs', 'keyExchanges', 'groups', 'signatures'] as const;
 
 /**
- * Translates a GnuTLS priority string, the form of tls_priority (GnuTLS manual, "Priority strings").
- * Case does not matter. Unlike with GnuTLS, TLS 1.0 and 1.1 must be asked for, by LEGACY or +VERS-.
- * They and SHA-1 signatures need OpenSSL's security level 0, which also admits short keys and weak
- * digests in certificates.
+ * Translates a GnuTLS priority string, the form of tls_priority (GnuTLS manual, "Priority
+ * strings"). Case does not matter. Unlike with GnuTLS, TLS 1.0 and 1.1 must be asked for, by LEGACY
+ * or +VERS-. They and SHA-1 signatures need OpenSSL's security level 0, which also admits short
+ * keys and weak digests in certificates.
  *
  * `@NAME` stands for what `systemWide` has under that name. Where that has none of the names, a
  * keyword among them stands for itself and SYSTEM for NORMAL.
  *
  * Throws TlsPriorityError for what OpenSSL cannot do and for a string that leaves nothing to
- * negotiate. Taking away what is not there does nothing; `onUnknown` is told of names that GnuTLS has not had so far.
+ * negotiate. Taking away what is not there does nothing; `onUnknown` is told of names that GnuTLS
+ * has not had so far.
  */
 export function mapPriority(
   text: string,
@@ -91,9 +92,9 @@ export function mapPriority(
 }
 
 /**
- * The priority strings that this host's administrator has named in GnuTLS's own file (GnuTLS manual,
- * "System-wide configuration"); none without the file. Where the file lists what is allowed instead
- * of naming a string, SYSTEM is left out.
+ * The priority strings that this host's administrator has named in GnuTLS's own file (GnuTLS
+ * manual, "System-wide configuration"); none without the file. Where the file lists what is allowed
+ * instead of naming a string, SYSTEM is left out.
  */
 export function systemPriorities(file = '/etc/gnutls/config'): ReadonlyMap<string, string> {
   let sections: Record<string, unknown>;

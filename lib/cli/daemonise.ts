@@ -2,14 +2,20 @@ import { spawn } from 'node:child_process';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { duplicateOnto } from '../native/descriptors.js';
 
-/** Tells the background process which descriptor to say "ready" on; removed before anything else is started. */
+/**
+ * Tells the background process which descriptor to say "ready" on; removed before anything else is
+ * started.
+ */
 const readyVariable = 'VIRTPROXYD_READY_FD';
 const readyDescriptor = 3;
 
 /** What the background process says when it serves. */
 const readyMark = 'ready\n';
 
-/** Node cannot fork: the background process is the same command line started anew, detached, with a pipe back. */
+/**
+ * Node cannot fork: the background process is the same command line started anew, detached, with a
+ * pipe back.
+ */
 export class BackgroundProcess {
   private constructor(private readonly fd: number) {}
 
@@ -40,8 +46,8 @@ export function leaveTerminal(): void {
 }
 
 /**
- * Starts this program again in the background. Resolves with the status to exit with: 0 once it serves, its own or 1 when
- * it ended before; it has said why on our standard error.
+ * Starts this program again in the background. Resolves with the status to exit with: 0 once it
+ * serves, its own or 1 when it ended before; it has said why on our standard error.
  */
 export function startInBackground(): Promise<number> {
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {

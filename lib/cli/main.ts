@@ -16,7 +16,10 @@ const complain = (text: string): void => {
   process.stderr.write(`virtproxyd: ${text}\n`);
 };
 
-/** The program: reads the command line and does what it says. Resolves with the exit status, unless a daemon runs on. */
+/**
+ * The program: reads the command line and does what it says. Resolves with the exit status, unless
+ * a daemon runs on.
+ */
 export async function main(args: readonly string[]): Promise<number | null> {
   let line: CommandLine;
   try {
@@ -55,7 +58,8 @@ async function serve(line: CommandLine, options: ConfigurationOptions): Promise<
     }
     const pidFile = line.pidFile === null ? null : resolve(line.pidFile);
     if (line.daemon) process.chdir('/');
-    // Only now: most of the program's modules are behind it, and a command that just answers needs none of them.
+    // Only now: most of the program's modules are behind it, and a command that just answers needs
+    // none of them.
     const { runDaemon } = await import('./run-daemon.js');
     await runDaemon(
       {

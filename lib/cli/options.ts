@@ -61,7 +61,10 @@ function parsed(args: readonly string[]) {
   }
 }
 
-/** A long option in full where it is abbreviated as getopt_long(3) allows: to a beginning that no other option has. */
+/**
+ * A long option in full where it is abbreviated as getopt_long(3) allows: to a beginning that no
+ * other option has.
+ */
 function spelledOut(argument: string): string {
   const [, beginning, value] = /^--([^=]+)(=.*)?$/s.exec(argument) ?? [];
   if (beginning === undefined || Object.hasOwn(options, beginning)) return argument;

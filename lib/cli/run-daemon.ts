@@ -8,8 +8,8 @@ import { ServiceManager } from '../primary/host/service-manager.js';
 import { leaveTerminal } from './daemonise.js';
 
 /**
- * Runs the daemon in this process: its signals, and the log of all its processes. Resolves when it serves. Rejects when it
- * cannot start.
+ * Runs the daemon in this process: its signals, and the log of all its processes. Resolves when it
+ * serves. Rejects when it cannot start.
  */
 export async function runDaemon(
   options: PrimaryOptions,

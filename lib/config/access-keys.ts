@@ -271,7 +271,9 @@ export const ACCESS_KEYS = {
   },
 } as const satisfies Record<string, KeyRow>;
 
-/** What SASL mechanisms can bring at most, in bits: the ceiling that libvirt's daemons ask them for. */
+/**
+ * What SASL mechanisms can bring at most, in bits: the ceiling that libvirt's daemons ask them for.
+ */
 const SSF_MAX = 100_000;
 
 const ACCESS_DRIVERS: readonly string[] = ['none', 'polkit'];

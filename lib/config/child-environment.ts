@@ -1,8 +1,9 @@
 import type { Environment } from './paths.js';
 
 /**
- * What node, systemd and the starting command say to this program alone (node's cluster, sd_listen_fds(3), sd_notify(3)), and
- * its log, which C does not hand on to daemons it starts either: they would write to the same file.
+ * What node, systemd and the starting command say to this program alone (node's cluster,
+ * sd_listen_fds(3), sd_notify(3)), and its log, which C does not hand on to daemons it starts
+ * either: they would write to the same file.
  */
 const ours =
   /^(NODE_|LISTEN_(PID|FDS|FDNAMES)$|NOTIFY_SOCKET$|WATCHDOG_|VIRTPROXYD_|LIBVIRT_DEBUG$|LIBVIRT_LOG_)/;

@@ -17,8 +17,8 @@ import { ValueError } from './values.js';
 export interface ClusterFile {
   readonly cluster: ClusterSettings;
   /**
-   * Socket paths by driver, and `default`. A driver's name comes from clients, so look it up with Object.hasOwn:
-   * `constructor` could be one.
+   * Socket paths by driver, and `default`. A driver's name comes from clients, so look it up with
+   * Object.hasOwn: `constructor` could be one.
    */
   readonly routes: Record<string, string>;
   readonly metrics: MetricsSettings;
@@ -60,7 +60,8 @@ export function parseClusterIni(text: string, file: string): ClusterFile {
   for (const { section, key, parse, element, ...place } of assignments) {
     const own = (values[section] ??= {});
     try {
-      // ini turns true, false, null and quoted numbers into other types; as text they are what was written.
+      // ini turns true, false, null and quoted numbers into other types; as text they are what was
+      // written.
       const value = parse(element ?? String(parsed[section]?.[key]));
       own[key] = typeof value === 'object' ? [...listOf(own[key]), ...value] : value;
     } catch (error) {
@@ -101,9 +102,9 @@ function defaultOf(row: ClusterRow): Value | null {
 }
 
 /**
- * Finds the line of every key, and the text that may be given to the ini package: the lines of known sections and keys
- * only. The package would silently drop what it does not understand, and would let `[cluster.workers]`, `workers[]` or
- * `__proto__` replace other values.
+ * Finds the line of every key, and the text that may be given to the ini package: the lines of
+ * known sections and keys only. The package would silently drop what it does not understand, and
+ * would let `[cluster.workers]`, `workers[]` or `__proto__` replace other values.
  */
 class Scanner {
   readonly assignments: Assignment[] = [];
@@ -208,7 +209,10 @@ function isSection(name: string): boolean {
   return name === ROUTES.section || Object.hasOwn(TABLE, name);
 }
 
-/** A list's value as it is written, without its quotes; null when it cannot be told what is value and what comment. */
+/**
+ * A list's value as it is written, without its quotes; null when it cannot be told what is value
+ * and what comment.
+ */
 function unquoted(value: string): string | null {
   if (/^'.*'$/.test(value)) return value.slice(1, -1);
   if (!value.startsWith('"')) return /[;#]/.test(value) ? null : value;

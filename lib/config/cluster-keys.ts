@@ -30,7 +30,10 @@ export interface SingleRow extends RowOf<number | string> {
   readonly example?: string;
 }
 
-/** A key with any number of values: those of all its lines, of which each but one must be written `KEY[] = VALUE`. */
+/**
+ * A key with any number of values: those of all its lines, of which each but one must be written
+ * `KEY[] = VALUE`.
+ */
 export interface ListRow extends RowOf<readonly string[]> {
   /** The sample file's lines. */
   readonly examples: readonly string[];
@@ -46,10 +49,14 @@ const one =
   (parse: (text: string) => string) =>
   (written: string): readonly string[] => [parse(written)];
 
-/** The sections of which an unknown key is an error: what it was to keep somebody from, he could do. */
+/**
+ * The sections of which an unknown key is an error: what it was to keep somebody from, he could do.
+ */
 export const STRICT_SECTIONS: ReadonlySet<string> = new Set(['access']);
 
-/** The sections of the cluster's ini file with their keys, except [routes], whose keys are drivers. */
+/**
+ * The sections of the cluster's ini file with their keys, except [routes], whose keys are drivers.
+ */
 export const CLUSTER_KEYS = {
   cluster: {
     workers: {
@@ -201,7 +208,9 @@ export const SECTION_NOTES: Readonly<Partial<Record<string, string>>> = {
     'goes into single quotes. A key that is not one of these is an error here.',
 };
 
-/** The section that says where daemons are: a key is a driver, or `default`, and its value a socket. */
+/**
+ * The section that says where daemons are: a key is a driver, or `default`, and its value a socket.
+ */
 export const ROUTES = {
   section: 'routes',
   default: 'default',
@@ -221,7 +230,9 @@ type SectionSettings<Section extends Record<string, ClusterRow>> = {
     : ReturnType<Section[Key]['parse']>;
 };
 
-/** [cluster]: times in seconds (0 in `drain_timeout` is no limit), memory in bytes (0 is no limit). */
+/**
+ * [cluster]: times in seconds (0 in `drain_timeout` is no limit), memory in bytes (0 is no limit).
+ */
 export type ClusterSettings = SectionSettings<(typeof CLUSTER_KEYS)['cluster']>;
 
 /** [metrics]: null is off. */

@@ -20,7 +20,9 @@ export interface ConfigurationOptions {
   readonly mode: Mode;
   /** From -f; relative to the current directory. It must exist, the default file need not. */
   readonly configFile?: string | undefined;
-  /** Overrides the file beside virtproxyd.conf; relative to the current directory. It must exist. */
+  /**
+   * Overrides the file beside virtproxyd.conf; relative to the current directory. It must exist.
+   */
   readonly clusterFile?: string | undefined;
   /** Where relative paths in virtproxyd.conf begin; the current directory unless given. */
   readonly directory?: string;
@@ -48,7 +50,10 @@ export interface Configuration extends Pick<
   readonly clusterLines: Readonly<Record<string, number>>;
   /** With unix_sock_dir as `runDirectory` if that key is set, and the files in use. */
   readonly paths: Paths;
-  /** Mistakes that are none while a listener is off, and keep the daemon from starting when it is on. */
+  /**
+   * Mistakes that are none while a listener is off, and keep the daemon from starting when it is
+   * on.
+   */
   readonly dormant: readonly ConfigProblem[];
   /** Sentences for the administrator, each with file and, where it has one, line. */
   readonly warnings: readonly string[];

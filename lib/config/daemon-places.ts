@@ -2,7 +2,10 @@ import type { Configuration } from './configuration.js';
 import { secondaryDrivers } from '../rpc/procedures.js';
 import { ROUTES } from './cluster-keys.js';
 
-/** Hypervisor drivers in the order in which an empty URI tries them. Source: libvirt's documentation of URIs. */
+/**
+ * Hypervisor drivers in the order in which an empty URI tries them. Source: libvirt's documentation
+ * of URIs.
+ */
 export const hypervisorDrivers = {
   system: ['xen', 'qemu', 'lxc', 'vbox', 'bhyve', 'vz', 'ch'],
   session: ['qemu', 'vbox'],
@@ -22,8 +25,9 @@ export interface DaemonPlace {
 export type PlacesConfiguration = Pick<Configuration, 'mode' | 'routes' | 'paths'>;
 
 /**
- * Where the daemon of a driver is: the standard place of the mode, unless `[routes]` says otherwise. The driver may be a
- * client's word: of `[routes]` only what the file itself sets counts.
+ * Where the daemon of a driver is: the standard place of the mode, unless `[routes]` says
+ * otherwise. The driver may be a client's word: of `[routes]` only what the file itself sets
+ * counts.
  */
 export function daemonPlace({ routes, paths }: PlacesConfiguration, driver: string): DaemonPlace {
   const own =

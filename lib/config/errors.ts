@@ -1,11 +1,13 @@
 /**
- * What kind of mistake a problem is:
- * `unreadable` the file cannot be read, `syntax` the text does not follow the grammar, `wrong-type` the value has
- * another type than the key, `bad-value` the type is right and the value is not, `conflict` two keys contradict.
+ * What kind of mistake a problem is: `unreadable` the file cannot be read, `syntax` the text does
+ * not follow the grammar, `wrong-type` the value has another type than the key, `bad-value` the
+ * type is right and the value is not, `conflict` two keys contradict.
  */
 export type ConfigErrorCode = 'unreadable' | 'syntax' | 'wrong-type' | 'bad-value' | 'conflict';
 
-/** Where in a configuration file something stands. `line` counts from 1; null means the whole file. */
+/**
+ * Where in a configuration file something stands. `line` counts from 1; null means the whole file.
+ */
 export interface Place {
   readonly file: string;
   readonly line: number | null;
@@ -49,8 +51,8 @@ export function dormantWarning({ message, needs = [] }: ConfigProblem): string {
 }
 
 /**
- * A configuration that cannot be used. `problems` holds every mistake found, `message` one line for each; `code`,
- * `file`, `line` and `key` are those of the first.
+ * A configuration that cannot be used. `problems` holds every mistake found, `message` one line for
+ * each; `code`, `file`, `line` and `key` are those of the first.
  */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError';

@@ -28,10 +28,11 @@ class SyntaxFault extends Error {
 }
 
 /**
- * Reads the grammar of libvirt's daemon configuration files (its `virconf` reader, compared with libvirtd 9.0.0 in the
- * tests): statements end at the end of the line or at `;`, strings know no escapes, an integer is decimal, a list
- * may span lines and end with a comma but holds no comments. Unlike libvirt's reader, a file of blank lines is fine and
- * reading goes on at the next assignment after an error, so that every error is reported at once.
+ * Reads the grammar of libvirt's daemon configuration files (its `virconf` reader, compared with
+ * libvirtd 9.0.0 in the tests): statements end at the end of the line or at `;`, strings know no
+ * escapes, an integer is decimal, a list may span lines and end with a comma but holds no comments.
+ * Unlike libvirt's reader, a file of blank lines is fine and reading goes on at the next assignment
+ * after an error, so that every error is reported at once.
  */
 export function parseConf(text: string, file: string): ConfText {
   return new ConfReader(text, file).read();
@@ -145,7 +146,10 @@ class ConfReader {
     return values;
   }
 
-  /** Moves past a broken statement, to the next line from the fault on that looks like an assignment. */
+  /**
+   * Moves past a broken statement, to the next line from the fault on that looks like an
+   * assignment.
+   */
   #resumeAfter(start: number, startLine: number): void {
     const fault = this.#at;
     this.#at = start;

@@ -3,7 +3,10 @@ import type { Mode } from './paths.js';
 
 const ACTIVATION = 'Without effect under socket activation.';
 
-/** The groups of keys in the order of the sample file, with a title and what holds for all keys in it. */
+/**
+ * The groups of keys in the order of the sample file, with a title and what holds for all keys in
+ * it.
+ */
 export const SECTIONS = {
   network: { title: 'Network listeners', note: ACTIVATION },
   unix: { title: 'UNIX sockets', note: ACTIVATION },
@@ -37,13 +40,18 @@ interface RowOf<Type extends string, Value, Default> {
   /** The sample file's value where the default cannot stand there; needed for null. */
   readonly example?: Value;
   /**
-   * Gives a value as the daemon uses it; relative paths begin at `directory`. Throws a ValueError for values that the type
-   * allows and the key does not.
+   * Gives a value as the daemon uses it; relative paths begin at `directory`. Throws a ValueError
+   * for values that the type allows and the key does not.
    */
   readonly read?: (written: Value, directory: string) => Value;
-  /** What to warn of about a value that can be used; continues a sentence that begins with the key. */
+  /**
+   * What to warn of about a value that can be used; continues a sentence that begins with the key.
+   */
   readonly caveat?: (written: Value, value: Value) => string | null;
-  /** The key counts only while one of these listeners is on: until then a value that `read` refuses is overlooked. */
+  /**
+   * The key counts only while one of these listeners is on: until then a value that `read` refuses
+   * is overlooked.
+   */
   readonly needs?: readonly ListenerKey[];
   /** Why the key has no effect here, though it may be set. */
   readonly ignored?: string;
@@ -58,14 +66,20 @@ interface Bounded {
   readonly max?: number;
 }
 
-/** One key of virtproxyd.conf. `uint` has 32 bits, `int` 32 with sign, unless `min` and `max` are narrower. */
+/**
+ * One key of virtproxyd.conf. `uint` has 32 bits, `int` 32 with sign, unless `min` and `max` are
+ * narrower.
+ */
 export type KeyRow =
   | RowOf<'bool', boolean, boolean>
   | (RowOf<'uint' | 'int', number, number> & Bounded)
   | RowOf<'string' | 'port', string, ByMode<string> | null>
   | (RowOf<'enum', string, ByMode<string> | null> & {
       readonly values: readonly string[];
-      /** Words that the key's sisters take, with why it does not. C refuses them only when the key counts. */
+      /**
+       * Words that the key's sisters take, with why it does not. C refuses them only when the key
+       * counts.
+       */
       readonly unfit?: Readonly<Record<string, string>>;
     })
   | RowOf<'string-list', readonly string[], null>;
@@ -80,7 +94,10 @@ type ValueOf<Row extends KeyRow> = Row extends { type: 'bool' }
         ? string[]
         : string;
 
-/** The settings that a table of rows describes: one property a key, null only where the default is null. */
+/**
+ * The settings that a table of rows describes: one property a key, null only where the default is
+ * null.
+ */
 export type SettingsOf<Table extends Record<string, KeyRow>> = {
   [Key in keyof Table]: Table[Key]['default'] extends null
     ? ValueOf<Table[Key]> | null

@@ -4,8 +4,8 @@ import type { Mode } from './paths.js';
 import { SERVICE_KEYS } from './service-keys.js';
 
 /**
- * Every key of virtproxyd.conf. The checks, the sample file and the manual page's table are made from these rows; after
- * a change run the command in `test/config/regenerate.ts`.
+ * Every key of virtproxyd.conf. The checks, the sample file and the manual page's table are made
+ * from these rows; after a change run the command in `test/config/regenerate.ts`.
  */
 export const KEYS = { ...ACCESS_KEYS, ...SERVICE_KEYS } as const;
 
@@ -13,9 +13,9 @@ export const KEYS = { ...ACCESS_KEYS, ...SERVICE_KEYS } as const;
 export type ConfKey = keyof typeof KEYS;
 
 /**
- * virtproxyd.conf as the daemon uses it: each key with the value of the file, or else its default. null means that a key
- * without a default is not set; an allow-list of `[]` therefore lets nobody in. Ports and permissions are strings as
- * written ("16509", "0770").
+ * virtproxyd.conf as the daemon uses it: each key with the value of the file, or else its default.
+ * null means that a key without a default is not set; an allow-list of `[]` therefore lets nobody
+ * in. Ports and permissions are strings as written ("16509", "0770").
  */
 export type ConfSettings = SettingsOf<typeof KEYS>;
 

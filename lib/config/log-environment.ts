@@ -31,8 +31,9 @@ const levelWords: Readonly<Record<string, LogLevelNumber>> = {
 };
 
 /**
- * The log settings of virtproxyd.conf, each with the environment's before it, as libvirt's daemons have it. A variable that
- * is empty counts as unset; one that is wrong is a problem, since libvirtd 9.0 does not start with it either.
+ * The log settings of virtproxyd.conf, each with the environment's before it, as libvirt's daemons
+ * have it. A variable that is empty counts as unset; one that is wrong is a problem, since libvirtd
+ * 9.0 does not start with it either.
  */
 export function selectLogging(
   conf: ConfSettings,

@@ -3,7 +3,10 @@ import { fromDirectory, ValueError } from './values.js';
 /** libvirt's levels: 1 debug, 2 info, 3 warning, 4 error. */
 export type LogLevelNumber = 1 | 2 | 3 | 4;
 
-/** Messages of components whose name the glob `match` is in are logged from `level` on: see `matches`. */
+/**
+ * Messages of components whose name the glob `match` is in are logged from `level` on: see
+ * `matches`.
+ */
 export interface LogFilter {
   readonly level: LogLevelNumber;
   readonly match: string;
@@ -16,9 +19,9 @@ export type LogOutput =
   | { readonly level: LogLevelNumber; readonly kind: 'file'; readonly path: string };
 
 /**
- * Parses log_filters: `LEVEL:MATCH` items separated by spaces, of which the first that matches counts. As with libvirtd 9.0
- * a `+` before MATCH, which once asked for stack traces, and further fields mean nothing. Throws a ValueError that names
- * the bad item.
+ * Parses log_filters: `LEVEL:MATCH` items separated by spaces, of which the first that matches
+ * counts. As with libvirtd 9.0 a `+` before MATCH, which once asked for stack traces, and further
+ * fields mean nothing. Throws a ValueError that names the bad item.
  */
 export function parseLogFilters(text: string): LogFilter[] {
   return items(text).map((item) => {
@@ -33,9 +36,9 @@ export function parseLogFilters(text: string): LogFilter[] {
 }
 
 /**
- * Parses log_outputs: `LEVEL:stderr`, `LEVEL:journald`, `LEVEL:syslog:NAME` and `LEVEL:file:PATH` items separated by
- * spaces. As with C a relative PATH begins at `directory`, and an empty NAME is the program's. Throws a ValueError that
- * names the bad item.
+ * Parses log_outputs: `LEVEL:stderr`, `LEVEL:journald`, `LEVEL:syslog:NAME` and `LEVEL:file:PATH`
+ * items separated by spaces. As with C a relative PATH begins at `directory`, and an empty NAME is
+ * the program's. Throws a ValueError that names the bad item.
  */
 export function parseLogOutputs(text: string, directory = process.cwd()): LogOutput[] {
   return items(text).map((item) => {
@@ -55,7 +58,10 @@ export function parseLogOutputs(text: string, directory = process.cwd()): LogOut
   });
 }
 
-/** Whether a filter's glob is in a name: both its ends are open, `*` is any text and `?` any character. */
+/**
+ * Whether a filter's glob is in a name: both its ends are open, `*` is any text and `?` any
+ * character.
+ */
 export function matches(glob: string, name: string): boolean {
   let from = 0;
   return glob.split('*').every((part) => {

@@ -10,7 +10,10 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Where things are (behaviour of both modes: virtproxyd(8), FILES). All paths are absolute. */
 export interface Paths {
-  /** The user's home directory; null for a user who has none: `/` stands for it in the other paths then. */
+  /**
+   * The user's home directory; null for a user who has none: `/` stands for it in the other paths
+   * then.
+   */
   readonly home: string | null;
   /** virtproxyd.conf, unless -f names another. */
   readonly configFile: string;
@@ -22,7 +25,9 @@ export interface Paths {
   /** Where the driver daemons' virt*d-sock sockets are. */
   readonly daemonDirectory: string;
   readonly hookFile: string;
-  /** The log of a daemon in the background where nothing else is asked for and there is no journald. */
+  /**
+   * The log of a daemon in the background where nothing else is asked for and there is no journald.
+   */
   readonly logFile: string;
 }
 
@@ -90,8 +95,8 @@ export function defaultPaths(mode: Mode, env: Environment, home: string | null):
 }
 
 /**
- * The home directory of the user this process runs as: $HOME, else what the account database says. Null when neither
- * knows one, as for a bare number in a container.
+ * The home directory of the user this process runs as: $HOME, else what the account database says.
+ * Null when neither knows one, as for a bare number in a container.
  */
 export function homeDirectory(env: Environment): string | null {
   const { HOME: home } = env;
@@ -109,16 +114,20 @@ const noHome = '/';
 
 const inHome = (home: string | null, name: string): string => join(home ?? noHome, name);
 
-/** What to add to an error about `path` where that is only there because the user has no home directory; else empty. */
+/**
+ * What to add to an error about `path` where that is only there because the user has no home
+ * directory; else empty.
+ */
 export function homelessness({ home }: Paths, path: string): string {
   if (home !== null || !path.startsWith(`${noHome}.`)) return '';
   return ' The user has no home directory: set XDG_RUNTIME_DIR for the sockets and XDG_CACHE_HOME for the log, or HOME.';
 }
 
 /**
- * The TLS files in use: the configured ones, else the default places of the mode. Looks at the disk, since a default
- * revocation list counts only if it is there, and a session prefers files in ~/.pki/libvirt that exist (key and
- * certificate as a pair). The other paths are returned whether or not they exist.
+ * The TLS files in use: the configured ones, else the default places of the mode. Looks at the
+ * disk, since a default revocation list counts only if it is there, and a session prefers files in
+ * ~/.pki/libvirt that exist (key and certificate as a pair). The other paths are returned whether
+ * or not they exist.
  */
 export function tlsFiles(mode: Mode, settings: TlsFileSettings, home: string | null): TlsFiles {
   const own = (name: string): string => join(inHome(home, '.pki/libvirt'), name);
@@ -141,7 +150,10 @@ export function tlsFiles(mode: Mode, settings: TlsFileSettings, home: string | n
   };
 }
 
-/** Null when it is not set, or to a relative path, which the XDG base directory specification has ignored. */
+/**
+ * Null when it is not set, or to a relative path, which the XDG base directory specification has
+ * ignored.
+ */
 function xdgDirectory(env: Environment, name: string): string | null {
   const directory = env[name];
   return directory !== undefined && isAbsolute(directory) ? directory : null;

@@ -54,8 +54,9 @@ class KeyFault extends Error {
 }
 
 /**
- * Turns the statements of virtproxyd.conf into settings, defaults included, and checks each key on its own. As with the C
- * daemon the first statement counts where a key is set twice. Relative paths begin at `directory`.
+ * Turns the statements of virtproxyd.conf into settings, defaults included, and checks each key on
+ * its own. As with the C daemon the first statement counts where a key is set twice. Relative paths
+ * begin at `directory`.
  */
 export function checkEntries(
   entries: readonly ConfEntry[],

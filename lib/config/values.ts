@@ -27,8 +27,8 @@ const INT_END = 0x8000_0000;
 const UINT_MAX = 0xffff_ffff;
 
 /**
- * A file mode as C reads it: an octal int, of which the nine bits of permissions count. Gives it in four digits, such as
- * "0770".
+ * A file mode as C reads it: an octal int, of which the nine bits of permissions count. Gives it in
+ * four digits, such as "0770".
  */
 export function octalMode(value: string): string {
   const [, sign, digits] = /^\s*([-+]?)([0-7]+)$/.exec(value) ?? [];
@@ -45,8 +45,9 @@ export function oddMode(written: string, mode: string): string | null {
 }
 
 /**
- * The number that a group is called by, as C reads it: decimal, with blanks or a sign before it; a negative one counts
- * down from 2^32. A plus before that rules a name out. Null for a text that is no such number.
+ * The number that a group is called by, as C reads it: decimal, with blanks or a sign before it; a
+ * negative one counts down from 2^32. A plus before that rules a name out. Null for a text that is
+ * no such number.
  */
 export function groupNumber(value: string): number | null {
   const [, sign, digits] = /^\+?\s*([-+]?)([0-9]+)$/.exec(value) ?? [];
@@ -65,7 +66,10 @@ export function oddGroup(written: string): string | null {
     : null;
 }
 
-/** A user or group: a number from 0 to 2^32 - 2, or else a name; whether there is such a name shows when it is looked up. */
+/**
+ * A user or group: a number from 0 to 2^32 - 2, or else a name; whether there is such a name shows
+ * when it is looked up.
+ */
 export function account(value: string): string {
   if (/^[0-9]+$/.test(value) && Number(value) >= UINT_MAX) {
     throw new ValueError(`must be a name or a number below ${UINT_MAX}, not "${value}"`);
@@ -104,7 +108,10 @@ export function daemonSocket(value: string): string {
   return withRoomFor('-ro', value);
 }
 
-/** A directory in which every socket of the proxy has a usable address; the empty text means `/`, as in C. */
+/**
+ * A directory in which every socket of the proxy has a usable address; the empty text means `/`, as
+ * in C.
+ */
 export function socketDirectory(value: string, directory: string): string {
   return withRoomFor('/libvirt-admin-sock', value === '' ? '/' : fromDirectory(value, directory));
 }
@@ -133,7 +140,10 @@ export function host(value: string): string {
   return value;
 }
 
-/** A port number or the name of a service; whether the service is known shows when the socket is opened. */
+/**
+ * A port number or the name of a service; whether the service is known shows when the socket is
+ * opened.
+ */
 export function port(value: string): string {
   const isNumber = /^[0-9]+$/.test(value) && Number(value) <= 65535;
   const isName = /^[A-Za-z0-9-]+$/.test(value) && /[A-Za-z]/.test(value);
@@ -143,7 +153,10 @@ export function port(value: string): string {
   return value;
 }
 
-/** A UUID whose digits are not all the same. As with C, dashes and blanks may stand before any byte, or be left out. */
+/**
+ * A UUID whose digits are not all the same. As with C, dashes and blanks may stand before any byte,
+ * or be left out.
+ */
 export function uuid(value: string): string {
   const digits = value.replaceAll(/[-\s]/g, '').toLowerCase();
   if (!/^\s*([- ]*[0-9A-Fa-f]{2}){16}\s*$/.test(value)) {

@@ -6,8 +6,8 @@ const maxMessageLength = 16 * 1024 * 1024;
 const newline = 0x0a;
 
 /**
- * Typed messages, one JSON value a line, over a duplex pipe. It outlives node's own IPC channel, which a worker
- * gives up when it begins to drain.
+ * Typed messages, one JSON value a line, over a duplex pipe. It outlives node's own IPC channel,
+ * which a worker gives up when it begins to drain.
  */
 export class ControlChannel<Sent, Received> {
   private partial: Buffer[] = [];

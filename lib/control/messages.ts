@@ -18,7 +18,9 @@ export interface LocalPeer {
   readonly gid: number;
   /** Supplementary groups. */
   readonly groups: readonly number[];
-  /** Field 22 of /proc/PID/stat, clock ticks since boot, in decimal; null when the process is gone. */
+  /**
+   * Field 22 of /proc/PID/stat, clock ticks since boot, in decimal; null when the process is gone.
+   */
   readonly startTime: string | null;
   readonly selinuxContext: string | null;
 }
@@ -40,7 +42,10 @@ export interface ClientIntroduction {
   readonly localAddress: string | null;
 }
 
-/** Whether the client is anonymous until its worker says that it has logged in: a certificate or a login has to come first. */
+/**
+ * Whether the client is anonymous until its worker says that it has logged in: a certificate or a
+ * login has to come first.
+ */
 export function beginsAnonymous({ transport, auth }: ClientIntroduction): boolean {
   return transportTraits[transport].beginsAnonymous || auth !== 'none';
 }
@@ -60,8 +65,9 @@ export type PrimaryMessage =
   | { readonly kind: 'drain'; readonly seconds: number }
   | { readonly kind: 'closeClient'; readonly id: number; readonly reason: string }
   /**
-   * Close a client that has not logged in, if it has been its turn at that stage for as many milliseconds as `patience` says.
-   * Answered by `closed`, or by `standing` when it stays; not at all when it has logged in.
+   * Close a client that has not logged in, if it has been its turn at that stage for as many
+   * milliseconds as `patience` says. Answered by `closed`, or by `standing` when it stays; not at
+   * all when it has logged in.
    */
   | {
       readonly kind: 'giveWay';
@@ -73,7 +79,10 @@ export type PrimaryMessage =
   | ({ readonly kind: 'logging' } & WorkerLogging)
   /** Take the TLS files as they are now for connections to come. */
   | { readonly kind: 'tls' }
-  /** Answered by `load`, after all that was said before has been done, and with metrics on after a `report`. */
+  /**
+   * Answered by `load`, after all that was said before has been done, and with metrics on after a
+   * `report`.
+   */
   | { readonly kind: 'load' }
   /** Answered by `alive` as soon as the worker's event loop turns. */
   | { readonly kind: 'heartbeat' };
@@ -88,7 +97,10 @@ export type WorkerMessage =
   | { readonly kind: 'audit'; readonly entries: readonly AuditEntry[] }
   /** Whether too few descriptors are left for further clients. */
   | { readonly kind: 'descriptors'; readonly areScarce: boolean }
-  /** SASL logins have used up so much that a successor should take its place; `state` is for the log. */
+  /**
+   * SASL logins have used up so much that a successor should take its place; `state` is for the
+   * log.
+   */
   | { readonly kind: 'worn'; readonly state: string }
   | ClientMessage;
 
@@ -108,13 +120,16 @@ export interface ProvenIdentity {
   readonly readOnly: boolean;
 }
 
-/** How far a client has come that has not logged in: nowhere, begun a TLS handshake, finished it or sent a frame. */
+/**
+ * How far a client has come that has not logged in: nowhere, begun a TLS handshake, finished it or
+ * sent a frame.
+ */
 export const loginStages = ['silent', 'handshake', 'login'] as const;
 export type LoginStage = (typeof loginStages)[number];
 
 /**
- * Why a client was not let in: no place in the queue, silent when others wanted in, its login or its TLS handshake failed,
- * or it took too long.
+ * Why a client was not let in: no place in the queue, silent when others wanted in, its login or
+ * its TLS handshake failed, or it took too long.
  */
 export const refusalReasons = ['queue_full', 'gave_way', 'login', 'tls', 'login_timeout'] as const;
 export type RefusalReason = (typeof refusalReasons)[number];
@@ -123,7 +138,10 @@ export type RefusalReason = (typeof refusalReasons)[number];
 export type ClientMessage =
   /** The socket has arrived: the primary may close its copy. */
   | { readonly kind: 'taken'; readonly id: number }
-  /** How far it has come, and for how many milliseconds it has been its turn: told as it goes on, and to `giveWay`. */
+  /**
+   * How far it has come, and for how many milliseconds it has been its turn: told as it goes on,
+   * and to `giveWay`.
+   */
   | {
       readonly kind: 'standing';
       readonly id: number;

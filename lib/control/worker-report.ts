@@ -1,20 +1,24 @@
 import type { Transport } from './transports.js';
 
 /**
- * How a call ended: with a reply or an error of its daemon, `lost` when daemon or client went away first, `refused` when
- * the proxy itself answered with an error because no daemon could be given it.
+ * How a call ended: with a reply or an error of its daemon, `lost` when daemon or client went away
+ * first, `refused` when the proxy itself answered with an error because no daemon could be given
+ * it.
  */
 export const callStatuses = ['ok', 'error', 'lost', 'refused'] as const;
 export type CallStatus = (typeof callStatuses)[number];
 
 /**
- * Why a connection to a daemon failed: its socket could not be connected to, it answered with an error while it was being
- * opened, it did not answer in time, or it went away.
+ * Why a connection to a daemon failed: its socket could not be connected to, it answered with an
+ * error while it was being opened, it did not answer in time, or it went away.
  */
 export const daemonFailures = ['connect', 'refused', 'timeout', 'lost'] as const;
 export type DaemonFailure = (typeof daemonFailures)[number];
 
-/** Seconds that the calls of each bucket took at most. A last bucket has those that took longer than all of these. */
+/**
+ * Seconds that the calls of each bucket took at most. A last bucket has those that took longer than
+ * all of these.
+ */
 export const durationBounds = [
   0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
   5, 10, 30, 60,
@@ -36,7 +40,10 @@ export interface CallReport {
 export interface RestartReport {
   /** Its socket. */
   readonly path: string;
-  /** When the first connection was lost, in milliseconds of the system's monotonic clock: the same for all processes. */
+  /**
+   * When the first connection was lost, in milliseconds of the system's monotonic clock: the same
+   * for all processes.
+   */
   readonly at: number;
 }
 
@@ -57,7 +64,10 @@ export interface DaemonReport {
   readonly restarts: readonly RestartReport[];
   /** Connections that are being opened again now. */
   readonly reopening: number;
-  /** Connections opened again since the last report, and calls that were sent again or failed because of a restart. */
+  /**
+   * Connections opened again since the last report, and calls that were sent again or failed
+   * because of a restart.
+   */
   readonly reopened: number;
   readonly repeated: number;
   readonly failed: number;

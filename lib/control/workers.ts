@@ -5,8 +5,8 @@ export interface WorkerBounds {
 }
 
 /**
- * Why a worker was replaced: it ended by itself, its event loop hung, it used more than max_worker_memory, or SASL logins
- * had used up its thread keys.
+ * Why a worker was replaced: it ended by itself, its event loop hung, it used more than
+ * max_worker_memory, or SASL logins had used up its thread keys.
  */
 export const restartReasons = ['crash', 'hang', 'memory', 'sasl'] as const;
 export type RestartReason = (typeof restartReasons)[number];

@@ -5,7 +5,10 @@ import { LogOpenError } from './log-output.js';
 /** How a call ended: `lost` means that no reply will come, so that nobody knows. */
 export type AuditStatus = 'ok' | 'error' | 'lost';
 
-/** One call that changes something. Plain data: it goes from the worker to the primary, and as JSON into the file. */
+/**
+ * One call that changes something. Plain data: it goes from the worker to the primary, and as JSON
+ * into the file.
+ */
 export interface AuditEntry {
   /** When the call was forwarded, as `2026-01-31T12:00:00.123Z`. */
   readonly time: string;
@@ -30,8 +33,9 @@ export interface AuditEntry {
 }
 
 /**
- * The file of `[log] audit`: one JSON object a line. Workers send their entries to the primary rather than write
- * themselves, since a write may wait for the disk, and the relay must not. What the file cannot take is counted.
+ * The file of `[log] audit`: one JSON object a line. Workers send their entries to the primary
+ * rather than write themselves, since a write may wait for the disk, and the relay must not. What
+ * the file cannot take is counted.
  */
 export class AuditFile {
   private readonly carrier: DescriptorCarrier;

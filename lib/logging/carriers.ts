@@ -7,8 +7,8 @@ import type { Carrier } from './line-queue.js';
 interface Target {
   readonly fd: number;
   /**
-   * `file`: a write may wait for the disk, so it is left to a thread; `stream`: a pipe or terminal that does not block;
-   * `socket`: one that may block, as other processes share it.
+   * `file`: a write may wait for the disk, so it is left to a thread; `stream`: a pipe or terminal
+   * that does not block; `socket`: one that may block, as other processes share it.
    */
   readonly kind: 'file' | 'stream' | 'socket';
   /** It is ours to close. */
@@ -31,7 +31,9 @@ export class DescriptorCarrier implements Carrier {
     this.target = open();
   }
 
-  /** Appends to a file, which is made with mode 0600 if it is missing. Throws the system's error. */
+  /**
+   * Appends to a file, which is made with mode 0600 if it is missing. Throws the system's error.
+   */
   static file(path: string): DescriptorCarrier {
     return new DescriptorCarrier(() => {
       const flags = O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY | O_NONBLOCK;
@@ -44,7 +46,10 @@ export class DescriptorCarrier implements Carrier {
     return new DescriptorCarrier(standardError);
   }
 
-  /** Opens the file anew, since another may be at its path now. Throws the system's error, and writes to the old on. */
+  /**
+   * Opens the file anew, since another may be at its path now. Throws the system's error, and
+   * writes to the old on.
+   */
   reopen(): void {
     const before = this.target;
     this.target = this.open();
@@ -90,8 +95,8 @@ export class DescriptorCarrier implements Carrier {
 }
 
 /**
- * The descriptor is shared with the processes that started this one, so it must not be made non-blocking; opened again
- * through /proc it is one of our own, unless it is a socket.
+ * The descriptor is shared with the processes that started this one, so it must not be made
+ * non-blocking; opened again through /proc it is one of our own, unless it is a socket.
  */
 function standardError(): Target {
   const there = fstatSync(standardErrorFd);

@@ -15,9 +15,10 @@ export interface DefaultOutputsOptions {
 }
 
 /**
- * Where the log goes when log_outputs does not say, as the C daemon decides it: in the background to journald, or to a
- * file where that is missing; otherwise to the standard error. Where that is journald's own stream the log goes to
- * journald directly, which keeps levels and components apart. Levels are left to log_level and log_filters.
+ * Where the log goes when log_outputs does not say, as the C daemon decides it: in the background
+ * to journald, or to a file where that is missing; otherwise to the standard error. Where that is
+ * journald's own stream the log goes to journald directly, which keeps levels and components apart.
+ * Levels are left to log_level and log_filters.
  */
 export function defaultOutputs({
   daemon,

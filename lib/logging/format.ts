@@ -5,7 +5,10 @@ export type LogFormat = 'libvirt' | 'json';
 /** The name under which syslog and journald know the program. */
 const identifier = 'virtproxyd';
 
-/** Line breaks and other control characters of a peer's text must not forge lines or drive a terminal. */
+/**
+ * Line breaks and other control characters of a peer's text must not forge lines or drive a
+ * terminal.
+ */
 const controlCharacters = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g;
 
 function escapeControl(text: string): string {
@@ -59,8 +62,9 @@ export function syslogMessage({ time, pid, level }: LogRecord, name: string, tex
 }
 
 /**
- * A datagram for journald (systemd.journal-fields(7), "Native Protocol"). LIBVIRT_SOURCE and CODE_FUNC are where
- * libvirt's daemons say which part of them speaks. No value holds a line feed, so the simple form serves.
+ * A datagram for journald (systemd.journal-fields(7), "Native Protocol"). LIBVIRT_SOURCE and
+ * CODE_FUNC are where libvirt's daemons say which part of them speaks. No value holds a line feed,
+ * so the simple form serves.
  */
 export function journalEntry({ pid, level, component, message }: LogRecord): Buffer {
   const fields = {

@@ -1,10 +1,12 @@
 /** The way to where lines are kept. Nothing here ever waits for the other side. */
 export interface Carrier {
-  /** Whether several lines may go at once; otherwise every line goes on its own, as a datagram does. */
+  /**
+   * Whether several lines may go at once; otherwise every line goes on its own, as a datagram does.
+   */
   readonly joins: boolean;
   /**
-   * Hands `bytes` over and calls `done`, now or later, with how many were taken: 0 when the other side takes none at the
-   * moment. `error` is the system's.
+   * Hands `bytes` over and calls `done`, now or later, with how many were taken: 0 when the other
+   * side takes none at the moment. `error` is the system's.
    */
   send(bytes: Buffer, done: (error: NodeJS.ErrnoException | null, taken: number) => void): void;
   /** The same at once, for the last moments of a process. Throws the system's error. */
@@ -15,7 +17,10 @@ export interface Carrier {
 export interface QueueEvents {
   /** Lines do not get through any more; told once until they do. */
   readonly failing: (error: NodeJS.ErrnoException) => void;
-  /** All that waited got through, `lost` lines had been dropped; a line pushed now stands where they are missing. */
+  /**
+   * All that waited got through, `lost` lines had been dropped; a line pushed now stands where they
+   * are missing.
+   */
   readonly recovered: (lost: number) => void;
 }
 
@@ -35,8 +40,8 @@ const fullIntervals = { first: 1, last: 100 } as const;
 const lastPatience = 500;
 
 /**
- * Lines on their way to one receiver. After a first line had no room all further ones are dropped until the queue is
- * empty, so that there is one gap, and one report of it.
+ * Lines on their way to one receiver. After a first line had no room all further ones are dropped
+ * until the queue is empty, so that there is one gap, and one report of it.
  */
 export class LineQueue {
   private lines: Buffer[] = [];
@@ -71,7 +76,10 @@ export class LineQueue {
     setImmediate(() => this.send());
   }
 
-  /** Hands over what waits without returning to the event loop; gives up on a receiver that fails or stays full. */
+  /**
+   * Hands over what waits without returning to the event loop; gives up on a receiver that fails or
+   * stays full.
+   */
   flush(patience = lastPatience): void {
     // What is under way is with the kernel, or with a thread that gets it there.
     this.take(this.sending);

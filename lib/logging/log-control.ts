@@ -40,7 +40,10 @@ export class LogSettingError extends Error {
   readonly code = 'LOG_SETTING';
 }
 
-/** The log and the audit file of the whole daemon, and all that can be changed of them while it runs. */
+/**
+ * The log and the audit file of the whole daemon, and all that can be changed of them while it
+ * runs.
+ */
 export class LogControl {
   readonly threshold: LogThreshold;
   readonly sink: LogSink;
@@ -91,8 +94,8 @@ export class LogControl {
   }
 
   /**
-   * Changes the outputs until the next reload; null or an empty text asks for the default ones. Throws LogSettingError or
-   * LogOpenError, and nothing has changed then.
+   * Changes the outputs until the next reload; null or an empty text asks for the default ones.
+   * Throws LogSettingError or LogOpenError, and nothing has changed then.
    */
   setOutputs(text: string | null): void {
     if (this.changing) {
@@ -103,7 +106,10 @@ export class LogControl {
     this.writer.prepare({ format: this.configuration.log.format, outputs }).commit();
   }
 
-  /** Changes the filters until the next reload; null or an empty text asks for none. Throws LogSettingError. */
+  /**
+   * Changes the filters until the next reload; null or an empty text asks for none. Throws
+   * LogSettingError.
+   */
   setFilters(text: string | null): void {
     this.apply({ ...this.settings, filters: parsed('log_filters', parseLogFilters, text) });
   }

@@ -20,7 +20,10 @@ export class LogOpenError extends Error {
   readonly code = 'LOG_OPEN';
 }
 
-/** A record as an output wants it. `json` is the line pino made of it, null where libvirt's format is wanted. */
+/**
+ * A record as an output wants it. `json` is the line pino made of it, null where libvirt's format
+ * is wanted.
+ */
 type Encode = (record: LogRecord, json: string | null) => Buffer;
 
 const encodeLine: Encode = (record, json) => Buffer.from(json ?? libvirtLine(record));
@@ -64,7 +67,10 @@ export class OpenOutput {
     this.queue.push(this.encode(record, json));
   }
 
-  /** Opens a file anew, and looks at what the standard error is now. Throws the system's error; the old one stays. */
+  /**
+   * Opens a file anew, and looks at what the standard error is now. Throws the system's error; the
+   * old one stays.
+   */
   reopen(): void {
     if (this.carrier instanceof DescriptorCarrier) this.carrier.reopen();
   }

@@ -24,7 +24,9 @@ export interface LogSettings {
   readonly filters: readonly LogFilter[];
 }
 
-/** The least level of one component's lines that are logged; kept up to date by its LogThreshold. */
+/**
+ * The least level of one component's lines that are logged; kept up to date by its LogThreshold.
+ */
 interface ComponentThreshold {
   level: LogLevelNumber;
 }

@@ -2,8 +2,8 @@
 const usualInterval = 10_000;
 
 /**
- * Says something that may happen a million times: at once when it happens first, and then at most once in an interval, with
- * the number of times so far.
+ * Says something that may happen a million times: at once when it happens first, and then at most
+ * once in an interval, with the number of times so far.
  */
 export class Tally {
   private count = 0;

@@ -31,9 +31,9 @@ const component = 'util.log';
 type PinoLogger = pino.Logger<LogLevel, true>;
 
 /**
- * Where all lines of all processes end: one writer in the primary, so that they never interleave. pino serialises a
- * record and picks the outputs by level; each output has a queue of its own, so that one that is slow or broken neither
- * blocks the process nor holds up the others.
+ * Where all lines of all processes end: one writer in the primary, so that they never interleave.
+ * pino serialises a record and picks the outputs by level; each output has a queue of its own, so
+ * that one that is slow or broken neither blocks the process nor holds up the others.
  */
 export class LogWriter {
   private open: ReadonlyMap<string, OpenOutput> = new Map();
@@ -81,7 +81,10 @@ export class LogWriter {
     };
   }
 
-  /** Opens files anew, since a log's rotation may have moved them away, and says in the log what cannot be opened. */
+  /**
+   * Opens files anew, since a log's rotation may have moved them away, and says in the log what
+   * cannot be opened.
+   */
   reopen(): void {
     for (const [target, output] of this.open) {
       try {

@@ -1,6 +1,6 @@
 /**
- * Makes something that many may ask for, but no more often than all so many milliseconds: who asks before that gets the
- * last one, and who asks while one is being made gets that.
+ * Makes something that many may ask for, but no more often than all so many milliseconds: who asks
+ * before that gets the last one, and who asks while one is being made gets that.
  */
 export class BrieflyKept<Value> {
   private kept: Promise<Value> | null = null;

@@ -1,6 +1,9 @@
 import type { Facts } from './facts.js';
 
-/** Connections to each daemon that was ever connected to: those that are open, or that are being opened again, now. */
+/**
+ * Connections to each daemon that was ever connected to: those that are open, or that are being
+ * opened again, now.
+ */
 export function connections(
   { workers, totals }: Pick<Facts, 'workers' | 'totals'>,
   state: 'open' | 'reopening',

@@ -81,7 +81,9 @@ export interface DaemonSocket {
 /** Where the facts come from. */
 export interface FactSource {
   facts(): Facts;
-  /** Has the workers report. Resolves when they have, or when one has been waited for long enough. */
+  /**
+   * Has the workers report. Resolves when they have, or when one has been waited for long enough.
+   */
   refresh(): Promise<void>;
   /** Looks which of the daemons' sockets are there. */
   daemonSockets(): Promise<readonly DaemonSocket[]>;

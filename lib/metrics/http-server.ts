@@ -19,8 +19,8 @@ export type Pages = Readonly<Record<string, () => Answer | Promise<Answer>>>;
 const maxConnections = 64;
 
 /**
- * Milliseconds from a connection's accepting to its end. Each serves one request, so that whoever sends or reads too
- * slowly, or nothing at all, keeps his place no longer than this.
+ * Milliseconds from a connection's accepting to its end. Each serves one request, so that whoever
+ * sends or reads too slowly, or nothing at all, keeps his place no longer than this.
  */
 const connectionTime = 10_000;
 

@@ -9,7 +9,10 @@ import { missingParts } from './readiness.js';
 import { Recent, sampleInterval } from './recent.js';
 import { statusOf } from './status.js';
 
-/** Milliseconds for which an answer may be given again: nobody makes the primary work more often than that. */
+/**
+ * Milliseconds for which an answer may be given again: nobody makes the primary work more often
+ * than that.
+ */
 const freshness = 200;
 
 /** What the listener of `[metrics]` shows: metrics, status and health of the daemon. */

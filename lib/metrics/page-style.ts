@@ -1,4 +1,6 @@
-/** The status page's style sheet. Both colour schemes share everything but the colours at its head. */
+/**
+ * The status page's style sheet. Both colour schemes share everything but the colours at its head.
+ */
 export const pageStyle = `
 :root {
   color-scheme: light dark;

@@ -3,7 +3,9 @@ import { readFileSync } from 'node:fs';
 import type { Answer } from './http-server.js';
 import { pageStyle } from './page-style.js';
 
-/** The script for the browser, as the compiler left it; within the page it is no file of its own. */
+/**
+ * The script for the browser, as the compiler left it; within the page it is no file of its own.
+ */
 const script = readFileSync(new URL('./page/script.js', import.meta.url), 'utf8');
 
 const page = `<!doctype html>

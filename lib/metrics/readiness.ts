@@ -14,7 +14,10 @@ export function missingParts(
   return [...missing, ...missingSockets(sockets), ...awaitedDaemons(facts)];
 }
 
-/** The daemons whose sockets should be there and are not: those that [routes] names, and one hypervisor's at least. */
+/**
+ * The daemons whose sockets should be there and are not: those that [routes] names, and one
+ * hypervisor's at least.
+ */
 function missingSockets(sockets: readonly DaemonSocket[]): string[] {
   const missing = sockets
     .filter(({ isRouted, isThere }) => isRouted && !isThere)

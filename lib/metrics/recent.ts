@@ -59,8 +59,8 @@ export class Recent {
   }
 
   /**
-   * Seconds within which a share of the last minute's calls was answered: those of one daemon, or of all. Null without
-   * calls.
+   * Seconds within which a share of the last minute's calls was answered: those of one daemon, or
+   * of all. Null without calls.
    */
   quantile(share: number, daemon?: string): number | null {
     const [from, to] = this.span(quantileSpan);
@@ -82,7 +82,10 @@ export class Recent {
   }
 }
 
-/** As Prometheus' histogram_quantile: evenly spread within a bucket; what is beyond the last bound counts as that. */
+/**
+ * As Prometheus' histogram_quantile: evenly spread within a bucket; what is beyond the last bound
+ * counts as that.
+ */
 export function quantileOf(counts: readonly number[], share: number): number | null {
   const wanted = total(counts) * share;
   if (wanted === 0) return null;

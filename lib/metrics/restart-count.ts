@@ -1,8 +1,8 @@
 import type { RestartReport } from '../control/worker-report.js';
 
 /**
- * Milliseconds within which workers lose their connections to a daemon that ends. All are closed at once, but a worker that
- * is busy notices later.
+ * Milliseconds within which workers lose their connections to a daemon that ends. All are closed at
+ * once, but a worker that is busy notices later.
  */
 const sameRestart = 2000;
 
@@ -12,14 +12,18 @@ interface CountedRestart {
   readonly tellers: Set<string>;
 }
 
-/** Counts the restarts of one daemon, each once, though every worker with connections to it tells of it. */
+/**
+ * Counts the restarts of one daemon, each once, though every worker with connections to it tells of
+ * it.
+ */
 export class RestartCount {
   total = 0;
   private recent: CountedRestart[] = [];
 
   /**
-   * The worker in a slot tells of a restart. The first within two seconds that it has not told of yet is the same one: what
-   * a worker tells twice are two, one for the daemon's socket and one for its read-only socket may be one.
+   * The worker in a slot tells of a restart. The first within two seconds that it has not told of
+   * yet is the same one: what a worker tells twice are two, one for the daemon's socket and one for
+   * its read-only socket may be one.
    */
   add(slot: number, { path, at }: RestartReport): void {
     const teller = `${slot} ${path}`;

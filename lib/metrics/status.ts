@@ -47,7 +47,9 @@ export interface DaemonStatus {
   readonly failures: Readonly<Record<DaemonFailure, number>>;
 }
 
-/** `down`: nobody is served; `degraded`: there are warnings that keep somebody from being served. */
+/**
+ * `down`: nobody is served; `degraded`: there are warnings that keep somebody from being served.
+ */
 export type Health = 'ok' | 'degraded' | 'down';
 
 /** What `/status.json` has: the daemon at a glance. Times are milliseconds since the epoch. */

@@ -24,7 +24,9 @@ export interface DaemonTotals {
   opened: number;
   /** In the order of `daemonFailures`. */
   readonly failures: number[];
-  /** Calls by duration: one number for each of `durationBounds`, and one for those that took longer. */
+  /**
+   * Calls by duration: one number for each of `durationBounds`, and one for those that took longer.
+   */
   readonly durations: number[];
   seconds: number;
   readonly restarts: RestartCount;
@@ -40,8 +42,8 @@ const otherProcedure = 'other';
 const zeros = (count: number): number[] => Array<number>(count).fill(0);
 
 /**
- * What all workers there were have done, from their reports. It outlives them, so that no number ever goes back; what a
- * worker did after its last report is missing when it is killed.
+ * What all workers there were have done, from their reports. It outlives them, so that no number
+ * ever goes back; what a worker did after its last report is missing when it is killed.
  */
 export class WorkerTotals {
   readonly bytes = {

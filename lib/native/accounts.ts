@@ -101,8 +101,8 @@ function cached<Key, Answer>(
 }
 
 /**
- * The name of user `uid` in the system's account databases (NSS), or null when there is none. Blocks
- * while NSS asks, at most once a minute for a user.
+ * The name of user `uid` in the system's account databases (NSS), or null when there is none.
+ * Blocks while NSS asks, at most once a minute for a user.
  * @throws {NativeError} when a database cannot be read (EIO, EMFILE, …)
  */
 export const userName = cached((uid: number) => find('getpwuid_r', getpwuid, uid)?.name ?? null);
@@ -111,8 +111,9 @@ export const userName = cached((uid: number) => find('getpwuid_r', getpwuid, uid
 export const groupName = cached((gid: number) => find('getgrgid_r', getgrgid, gid)?.name ?? null);
 
 /**
- * The number of the user called `name`, or null when there is none. Blocks while NSS asks: for one that there is at most
- * once a minute, for one that there is not each time, since he may be added at any moment.
+ * The number of the user called `name`, or null when there is none. Blocks while NSS asks: for one
+ * that there is at most once a minute, for one that there is not each time, since he may be added
+ * at any moment.
  * @throws {NativeError} as {@link userName}
  */
 export const userId = cached(
@@ -126,7 +127,10 @@ export const groupId = cached(
   false,
 );
 
-/** The groups of user `uid` in the databases, his primary one among them; null when there is no such user. Otherwise as {@link userId}. */
+/**
+ * The groups of user `uid` in the databases, his primary one among them; null when there is no such
+ * user. Otherwise as {@link userId}.
+ */
 export const groupsOfUser = cached((uid: number): readonly number[] | null => {
   const user = find('getpwuid_r', getpwuid, uid);
   return user === null ? null : groupList(user);
@@ -140,7 +144,8 @@ function groupList({ name, gid }: Account): readonly number[] {
     const fits = getgrouplist(name, gid, groups, count) >= 0;
     const found = count.readInt32LE();
     if (fits) return Array.from({ length: found }, (_, index) => groups.readUInt32LE(4 * index));
-    // musl's says how many there are, and so does glibc's; neither says less than there was room for.
+    // musl's says how many there are, and so does glibc's; neither says less than there was room
+    // for.
     room = Math.max(found, 2 * room);
     if (room > mostGroups) throw systemError('getgrouplist', `user ${name}`, constants.errno.E2BIG);
   }

@@ -2,7 +2,10 @@ import { SocketAddress } from 'node:net';
 import { systemError } from './error.js';
 import { libcFunction } from './library.js';
 
-/** What a socket is bound to. `path` is '' for a UNIX socket without a name, '@' and the name for an abstract one. */
+/**
+ * What a socket is bound to. `path` is '' for a UNIX socket without a name, '@' and the name for an
+ * abstract one.
+ */
 export type BoundAddress =
   | { readonly family: 'unix'; readonly path: string }
   | { readonly family: 'ipv4' | 'ipv6'; readonly address: string; readonly port: number };

@@ -32,8 +32,8 @@ export function unixAddress(pathOrName: string): Buffer {
 
 /**
  * Sends datagrams to a UNIX socket such as /dev/log, /run/systemd/journal/socket or $NOTIFY_SOCKET,
- * never waiting. The address is looked up for each datagram, so a receiver that has been restarted is
- * found again.
+ * never waiting. The address is looked up for each datagram, so a receiver that has been restarted
+ * is found again.
  */
 export class DatagramSocket {
   readonly #target: string;
@@ -52,8 +52,8 @@ export class DatagramSocket {
   }
 
   /**
-   * @returns 'would-block' when the receiver's queue is full: the datagram was not sent. An error is
-   *   returned, not thrown: ENOENT or ECONNREFUSED when nobody listens, EMSGSIZE when `bytes` is
+   * @returns 'would-block' when the receiver's queue is full: the datagram was not sent. An error
+   *   is returned, not thrown: ENOENT or ECONNREFUSED when nobody listens, EMSGSIZE when `bytes` is
    *   larger than the socket's send buffer (about 200 KiB), EACCES, EBADF after close
    */
   send(bytes: Uint8Array): 'sent' | 'would-block' | NativeError {

@@ -20,7 +20,8 @@ const msgCmsgCloexec = 0x40000000;
 export const maximumDescriptors = 253;
 
 // struct cmsghdr: size_t cmsg_len (with this header); int cmsg_level, cmsg_type; then the data, all
-// rounded up to 8 bytes. struct msghdr: name, name length, iovec, count, control, its length, flags.
+// rounded up to 8 bytes. struct msghdr: name, name length, iovec, count, control, its length,
+// flags.
 const controlHeaderBytes = 16;
 const controlBytes = controlHeaderBytes + (maximumDescriptors + 1) * 4;
 const name = 0;
@@ -55,11 +56,12 @@ function prepare(data: Uint8Array, offset: number, length: number, controlUsed: 
 }
 
 /**
- * Reads what has arrived on the stream socket `fd`, with the descriptors sent along, without waiting.
+ * Reads what has arrived on the stream socket `fd`, with the descriptors sent along, without
+ * waiting.
  * @param buffer receives up to `length` (at least 1) bytes at `offset`
  * @returns 'would-block' when nothing has arrived
- * @throws {NativeError} the errno of recvmsg(2); EMFILE when this process had no room for all of the
- *   descriptors: those that did arrive are closed, and the stream is of no use any more
+ * @throws {NativeError} the errno of recvmsg(2); EMFILE when this process had no room for all of
+ *   the descriptors: those that did arrive are closed, and the stream is of no use any more
  */
 export function receive(
   fd: number,

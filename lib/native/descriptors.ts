@@ -44,8 +44,9 @@ export function setCloseOnExec(fd: number, on: boolean): void {
 }
 
 /**
- * A descriptor of an anonymous file in memory that holds `bytes` and can no longer change (memfd_create
- * and all seals): what journald accepts in place of a datagram that would be too large.
+ * A descriptor of an anonymous file in memory that holds `bytes` and can no longer change
+ * (memfd_create and all seals): what journald accepts in place of a datagram that would be too
+ * large.
  * @param name shown in /proc only
  * @throws {NativeError} EMFILE, ENOMEM
  */
@@ -101,8 +102,9 @@ export function raiseOpenFilesLimit(): OpenFilesLimit {
 let limit: number | null = null;
 
 /**
- * Whether fewer than `reserve` descriptors can still be opened, as the number of the newest one shows: the kernel gives the
- * lowest that is free. At most a quarter of what the process may have is reserved.
+ * Whether fewer than `reserve` descriptors can still be opened, as the number of the newest one
+ * shows: the kernel gives the lowest that is free. At most a quarter of what the process may have
+ * is reserved.
  */
 export function isScarce(fd: number, reserve: number): boolean {
   limit ??= Number(openFilesLimit().soft);

@@ -14,9 +14,9 @@ const fcntl = libcFunction<(fd: number, command: number, type: 'void *', lock: B
 );
 
 /**
- * Takes the write lock on the whole file behind `fd` (fcntl F_SETLK), as the C daemon does on its PID
- * file. The lock is this process's: it ends with the process, but also as soon as the process closes
- * ANY descriptor of that file, so open the file once and keep it open.
+ * Takes the write lock on the whole file behind `fd` (fcntl F_SETLK), as the C daemon does on its
+ * PID file. The lock is this process's: it ends with the process, but also as soon as the process
+ * closes ANY descriptor of that file, so open the file once and keep it open.
  * @returns false when another process holds it
  * @throws {NativeError} EBADF when `fd` is not open for writing, ENOLCK
  */

@@ -12,19 +12,25 @@ const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number)
   'int poll(void *entries, unsigned long count, int milliseconds)',
 );
 
-/** Whether the other end of the socket `fd` has closed, or will send no more, whatever still waits to be read. */
+/**
+ * Whether the other end of the socket `fd` has closed, or will send no more, whatever still waits
+ * to be read.
+ */
 export function hasHungUp(fd: number): boolean {
   return (eventsOf(fd) & (readHangUp | gone)) !== 0;
 }
 
-/** Whether the connection is over both ways; a TCP peer that has closed is not known to be gone before it says so again. */
+/**
+ * Whether the connection is over both ways; a TCP peer that has closed is not known to be gone
+ * before it says so again.
+ */
 export function isGone(fd: number): boolean {
   return (eventsOf(fd) & gone) !== 0;
 }
 
 /**
- * Which of the sockets have something to tell: bytes that wait to be read, or that the other end will send no more. A
- * negative number has nothing.
+ * Which of the sockets have something to tell: bytes that wait to be read, or that the other end
+ * will send no more. A negative number has nothing.
  */
 export function withNews(fds: readonly number[]): boolean[] {
   const entries = Buffer.alloc(fds.length * entryLength);

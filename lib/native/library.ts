@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module';
 import type koffiModule from 'koffi';
 
-/** A C function bound by koffi: called on this thread, or through `async` on one of libuv's pool. */
+/**
+ * A C function bound by koffi: called on this thread, or through `async` on one of libuv's pool.
+ */
 export type CFunction<F extends (...args: never[]) => unknown> = F & {
   async: (
     ...args: [...Parameters<F>, (error: Error | null, result: ReturnType<F>) => void]
@@ -18,7 +20,9 @@ const asyncStackBytes = 1024 * 1024;
 let loadedKoffi: typeof koffiModule | undefined;
 let loadedLibc: ReturnType<typeof koffiModule.load> | undefined;
 
-/** koffi, loaded at the first call: its native module takes about 15 ms, importing this file none. */
+/**
+ * koffi, loaded at the first call: its native module takes about 15 ms, importing this file none.
+ */
 export function koffi(): typeof koffiModule {
   if (!loadedKoffi) {
     loadedKoffi = createRequire(import.meta.url)('koffi') as typeof koffiModule;
@@ -34,7 +38,7 @@ export function libc(): ReturnType<typeof koffiModule.load> {
 }
 
 /** Declares a function of the C library by its C prototype; it is bound at its first call. */
-// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- the prototype's type
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters -- its type
 export function libcFunction<F extends (...args: never[]) => unknown>(prototype: string): F {
   let bound: ((...args: unknown[]) => unknown) | undefined;
   const call = (...args: unknown[]): unknown => {

@@ -41,8 +41,8 @@ const poll = libcFunction<(entries: Buffer, count: number, milliseconds: number)
 );
 
 /**
- * A listening UNIX socket bound to `path`. Node's own server would remove the path whenever it closes, even though
- * somebody else still listens on the same socket.
+ * A listening UNIX socket bound to `path`. Node's own server would remove the path whenever it
+ * closes, even though somebody else still listens on the same socket.
  * @throws {NativeError} EADDRINUSE, EACCES, ENOENT, ENAMETOOLONG, …
  */
 export function listenOnPath(path: string, backlog: number): number {
@@ -50,7 +50,8 @@ export function listenOnPath(path: string, backlog: number): number {
 }
 
 /**
- * A listening TCP socket; IPv6 ones take no IPv4 connections. `besideOthers`: even where sockets listen that `allowOthers`.
+ * A listening TCP socket; IPv6 ones take no IPv4 connections. `besideOthers`: even where sockets
+ * listen that `allowOthers`.
  * @throws {NativeError} EADDRINUSE, EADDRNOTAVAIL, EACCES, …
  */
 export function listenOnAddress(
@@ -67,8 +68,9 @@ export function listenOnAddress(
 }
 
 /**
- * Says whether another socket of this user may listen beside a TCP one, on an address that it covers, if it wants that too
- * (SO_REUSEPORT). To be on no longer than it takes to open that other one: it would let a second daemon in as well.
+ * Says whether another socket of this user may listen beside a TCP one, on an address that it
+ * covers, if it wants that too (SO_REUSEPORT). To be on no longer than it takes to open that other
+ * one: it would let a second daemon in as well.
  * @throws {NativeError} EBADF, ENOPROTOOPT
  */
 export function allowOthers(fd: number, on: boolean): void {
@@ -98,8 +100,8 @@ export function hasWaiting(fd: number): boolean {
 }
 
 /**
- * The next connection that waits on a listening socket that does not block. Null when none does, or when it cannot be had
- * now: whoever polls the socket learns why.
+ * The next connection that waits on a listening socket that does not block. Null when none does, or
+ * when it cannot be had now: whoever polls the socket learns why.
  */
 export function acceptNext(fd: number): number | null {
   const accepted = accept4(fd, null, null, ours);

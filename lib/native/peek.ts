@@ -16,8 +16,9 @@ export function hasUnread(fd: number): boolean {
 }
 
 /**
- * Copies what waits to be read from the socket `fd` into `into` and leaves it there for whoever reads. Gives the number of
- * bytes: null when nothing has come yet, 0 when nothing will come any more.
+ * Copies what waits to be read from the socket `fd` into `into` and leaves it there for whoever
+ * reads. Gives the number of bytes: null when nothing has come yet, 0 when nothing will come any
+ * more.
  */
 export function peek(fd: number, into: Buffer): number | null {
   const length = recv(fd, into, into.length, withoutTaking);

@@ -59,7 +59,8 @@ export function peerSecurityLabel(fd: number): string | null {
 }
 
 /**
- * The supplementary groups of the process at the other end of the UNIX socket `fd` when it connected (SO_PEERGROUPS).
+ * The supplementary groups of the process at the other end of the UNIX socket `fd` when it
+ * connected (SO_PEERGROUPS).
  * @throws {NativeError} ENOTSOCK, EBADF
  */
 export function peerGroups(fd: number): readonly number[] {

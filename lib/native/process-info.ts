@@ -10,7 +10,8 @@ const prctl = libcFunction<(option: number, type: 'ulong', value: number) => num
 );
 
 /**
- * Has the kernel kill this process when its parent ends, even if it never comes back to its event loop (prctl(2)).
+ * Has the kernel kill this process when its parent ends, even if it never comes back to its event
+ * loop (prctl(2)).
  * @throws {NativeError} never in practice
  */
 export function endWithParent(): void {
@@ -34,7 +35,10 @@ export function processStartTime(pid: number): bigint | null {
 /** Longer than any /proc/PID/stat: 52 numbers and a name of at most 64 bytes. */
 const procFile = Buffer.alloc(2048);
 
-/** The kernel gives such a file whole to one read; asking for its size first, as readFile does, would cost more than that. */
+/**
+ * The kernel gives such a file whole to one read; asking for its size first, as readFile does,
+ * would cost more than that.
+ */
 function readProcFile(path: string): string {
   const fd = openSync(path, 'r');
   try {
@@ -46,7 +50,8 @@ function readProcFile(path: string): string {
 
 /** Field 22 of the text of a /proc/PID/stat; null when it has fewer fields. */
 export function parseStartTime(stat: string): bigint | null {
-  // Field 2, the command in parentheses, may itself hold spaces and parentheses: count from its end.
+  // Field 2, the command in parentheses, may itself hold spaces and parentheses: count from its
+  // end.
   const afterCommand = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const field = afterCommand[22 - 3];
   return field !== undefined && /^\d+$/.test(field) ? BigInt(field) : null;

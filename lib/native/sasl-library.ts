@@ -14,8 +14,8 @@ type Layer = (
 ) => number;
 
 /**
- * libsasl2's calls for the server side (sasl.h). Those that may ask the network or a daemon are to be
- * called through `async` only. Results are `saslOk`, `saslContinue` or an error.
+ * libsasl2's calls for the server side (sasl.h). Those that may ask the network or a daemon are to
+ * be called through `async` only. Results are `saslOk`, `saslContinue` or an error.
  */
 export interface SaslLibrary {
   readonly serverNew: CFunction<
@@ -71,7 +71,8 @@ export interface SaslLibrary {
 export const saslOk = 0;
 export const saslContinue = 1;
 
-// Its name where the ABI was renumbered in 2.1.26 (Fedora, SUSE, Arch), and where it was not (Debian).
+// Its name where the ABI was renumbered in 2.1.26 (Fedora, SUSE, Arch), and where it was not
+// (Debian).
 const fileNames = ['libsasl2.so.3', 'libsasl2.so.2'];
 
 let library: SaslLibrary | undefined;
@@ -92,7 +93,10 @@ export function loadSasl(): SaslLibrary {
   return library;
 }
 
-/** The first of `names` the dynamic linker finds; it uses its own libraries before what node exports. */
+/**
+ * The first of `names` the dynamic linker finds; it uses its own libraries before what node
+ * exports.
+ */
 export function openLibrary(names: readonly string[]): ReturnType<typeof libc> {
   const reasons: string[] = [];
   for (const name of names) {

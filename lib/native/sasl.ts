@@ -4,7 +4,10 @@ import { loadSasl, saslContinue, saslOk, type SaslLibrary } from './sasl-library
 
 export { loadSasl } from './sasl-library.js';
 
-/** Result of one step; `data` for the client is null where libsasl2 gives NULL, which it tells from empty. */
+/**
+ * Result of one step; `data` for the client is null where libsasl2 gives NULL, which it tells from
+ * empty.
+ */
 export interface SaslStep {
   readonly complete: boolean;
   readonly data: Buffer | null;
@@ -32,9 +35,9 @@ const flagNoPlaintext = 0x1;
 const flagNoAnonymous = 0x10;
 
 /**
- * Exchanges that may be inside libsasl2 at once. The calls occupy threads of libuv's pool, which has
- * four unless UV_THREADPOOL_SIZE says otherwise; one stays free for files and name look-ups even
- * when saslauthd hangs. Exchanges beyond it wait in line, at most one call of each.
+ * Exchanges that may be inside libsasl2 at once. The calls occupy threads of libuv's pool, which
+ * has four unless UV_THREADPOOL_SIZE says otherwise; one stays free for files and name look-ups
+ * even when saslauthd hangs. Exchanges beyond it wait in line, at most one call of each.
  */
 const maximumCalls = 3;
 let runningCalls = 0;
@@ -52,11 +55,11 @@ function leaveLibrary(): void {
 }
 
 /**
- * The server's end of one SASL exchange. Calls that may block (DNS, saslauthd, key derivation) run on
- * another thread, one at a time; the others take microseconds. libsasl2 sets them no time limit and
- * they cannot be cancelled: while one hangs, process.exit() waits for it, only SIGKILL does not.
- * Every failure is a {@link NativeError} with code SASL_FAILED whose message is for the log, not for
- * the client.
+ * The server's end of one SASL exchange. Calls that may block (DNS, saslauthd, key derivation) run
+ * on another thread, one at a time; the others take microseconds. libsasl2 sets them no time limit
+ * and they cannot be cancelled: while one hangs, process.exit() waits for it, only SIGKILL does
+ * not. Every failure is a {@link NativeError} with code SASL_FAILED whose message is for the log,
+ * not for the client.
  */
 export class SaslServer {
   readonly #library: SaslLibrary;
@@ -186,12 +189,18 @@ export class SaslServer {
     return this.#layer('sasl_encode', this.#library.encode, bytes);
   }
 
-  /** What the client protected; empty while a packet is incomplete, of which libsasl2 keeps the part. */
+  /**
+   * What the client protected; empty while a packet is incomplete, of which libsasl2 keeps the
+   * part.
+   */
   decode(bytes: Uint8Array): Buffer {
     return this.#layer('sasl_decode', this.#library.decode, bytes);
   }
 
-  /** Idempotent. While a call is under way, the memory is freed when it returns; the call then fails. */
+  /**
+   * Idempotent. While a call is under way, the memory is freed when it returns; the call then
+   * fails.
+   */
   dispose(): void {
     this.#disposed = true;
     if (!this.#busy) this.#free();

@@ -7,7 +7,10 @@ const getservbyname = libcFunction<(name: string, protocol: string) => Pointer>(
 /** Where struct servent (64-bit) holds the port, in network order. */
 const portOffset = 16n;
 
-/** The TCP port of a service of this system's databases (/etc/services), or null when none has that name. */
+/**
+ * The TCP port of a service of this system's databases (/etc/services), or null when none has that
+ * name.
+ */
 export function servicePort(name: string): number | null {
   const entry = getservbyname(name, 'tcp');
   if (entry === null) return null;

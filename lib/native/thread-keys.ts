@@ -15,8 +15,9 @@ export interface ThreadKeys {
 }
 
 /**
- * How many of the process's pthread keys are in use. A key is a number, given out from 0 on, and the lowest that is free
- * is taken for the count: too low by what lies beyond a gap, which the next keys fill. Takes a few microseconds.
+ * How many of the process's pthread keys are in use. A key is a number, given out from 0 on, and
+ * the lowest that is free is taken for the count: too low by what lies beyond a gap, which the next
+ * keys fill. Takes a few microseconds.
  */
 export function threadKeys(): ThreadKeys {
   const most = sysconf(scThreadKeysMax);

@@ -8,7 +8,10 @@ import type { Reception } from './clients/reception.js';
 import { ListenerSet } from './listeners/listener-set.js';
 import type { Connection, Listener, ListenerEvents } from './listeners/listener.js';
 
-/** Where connections come in: accepts them while there are descriptors, and gives each to whom it is for. */
+/**
+ * Where connections come in: accepts them while there are descriptors, and gives each to whom it is
+ * for.
+ */
 export class Entrance implements ListenerEvents {
   readonly listeners: ListenerSet;
   /** Null until metrics are wanted. */
@@ -41,7 +44,10 @@ export class Entrance implements ListenerEvents {
     this.serve();
   }
 
-  /** Goes on with accepting, as far as it may, and with those who wait: workers or sockets have come. */
+  /**
+   * Goes on with accepting, as far as it may, and with those who wait: workers or sockets have
+   * come.
+   */
   serve(): void {
     if (!this.isOpen) return;
     if (!this.reserve.isExhausted) this.listeners.accept();

@@ -1,8 +1,9 @@
 import type { Logger } from '../logging/logger.js';
 
 /**
- * `starting`: nobody is served yet; `reloading`, `upgrading`: clients are served while a new configuration or a successor
- * comes up; `handedOver`: a successor serves new clients, this process those it has; `stopping`: it ends.
+ * `starting`: nobody is served yet; `reloading`, `upgrading`: clients are served while a new
+ * configuration or a successor comes up; `handedOver`: a successor serves new clients, this process
+ * those it has; `stopping`: it ends.
  */
 export const primaryStates = [
   'starting',
@@ -40,7 +41,10 @@ export class Lifecycle {
     return servingStates.includes(this.current);
   }
 
-  /** Goes from one of the states `from` to another, with all that this means; from any other nothing happens: false. */
+  /**
+   * Goes from one of the states `from` to another, with all that this means; from any other nothing
+   * happens: false.
+   */
   transition(from: readonly PrimaryState[], to: PrimaryState, reason = ''): boolean {
     const before = this.current;
     if (!from.includes(before)) return false;

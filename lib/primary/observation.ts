@@ -33,7 +33,10 @@ export interface ObservedParts {
   readonly logging: LogControl;
 }
 
-/** The daemon as its metrics and its status page show it. Counts are kept whether or not anybody looks. */
+/**
+ * The daemon as its metrics and its status page show it. Counts are kept whether or not anybody
+ * looks.
+ */
 export class Observation implements FactSource {
   /** When the certificates in use expire; null without TLS. */
   certificates: CertificateExpiry | null = null;
@@ -128,7 +131,10 @@ function clientsOf({ clients, queue }: Reception): Facts['clients'] {
   return counts;
 }
 
-/** Where daemons may be, each socket once. In session mode none need be: they are started when a client comes. */
+/**
+ * Where daemons may be, each socket once. In session mode none need be: they are started when a
+ * client comes.
+ */
 function expectedSockets(configuration: Configuration): readonly Omit<DaemonSocket, 'isThere'>[] {
   if (configuration.mode === 'session') return [];
   const { routes } = configuration;

@@ -6,13 +6,19 @@ import { makeRunDirectory } from './host/run-directory.js';
 import { planListeners } from './listeners/listener-plan.js';
 import type { PrimaryParts } from './parts.js';
 
-/** What is ready for a configuration, beside the listeners, which keep what was prepared to themselves. */
+/**
+ * What is ready for a configuration, beside the listeners, which keep what was prepared to
+ * themselves.
+ */
 export interface Prepared {
   readonly certificates: CertificateExpiry | null;
   readonly metrics: MetricsService | null;
 }
 
-/** Checks what a configuration needs, and opens its sockets. Rejects when something is missing; nothing has changed then. */
+/**
+ * Checks what a configuration needs, and opens its sockets. Rejects when something is missing;
+ * nothing has changed then.
+ */
 export async function prepare(
   parts: PrimaryParts,
   configuration: Configuration,

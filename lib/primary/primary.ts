@@ -48,12 +48,17 @@ export class Primary implements LifecycleEffects, PoolEvents {
     this.upgrades = new Upgrade(this.parts);
   }
 
-  /** New clients are let in: it has started, and neither stops nor has handed over to a successor. */
+  /**
+   * New clients are let in: it has started, and neither stops nor has handed over to a successor.
+   */
   get isServing(): boolean {
     return this.life.isServing;
   }
 
-  /** Resolves when the first worker serves, or when the daemon is to end. On an error nothing is left behind. */
+  /**
+   * Resolves when the first worker serves, or when the daemon is to end. On an error nothing is
+   * left behind.
+   */
   async start(inheritance: Inheritance | null): Promise<void> {
     const { parts, options } = this;
     const { entrance, pool } = parts;
@@ -87,8 +92,8 @@ export class Primary implements LifecycleEffects, PoolEvents {
   }
 
   /**
-   * Takes a new configuration. Reloads asked for meanwhile become one more, as do those asked for before the daemon serves
-   * or while an upgrade is under way.
+   * Takes a new configuration. Reloads asked for meanwhile become one more, as do those asked for
+   * before the daemon serves or while an upgrade is under way.
    */
   reload(): void {
     if (this.life.state === 'handedOver') {
@@ -100,14 +105,18 @@ export class Primary implements LifecycleEffects, PoolEvents {
   }
 
   /**
-   * Starts the program's new version on the same sockets. Once that is ready this one takes no more connections, lets its
-   * clients finish, and ends. If the new one does not come up all stays as it was.
+   * Starts the program's new version on the same sockets. Once that is ready this one takes no more
+   * connections, lets its clients finish, and ends. If the new one does not come up all stays as it
+   * was.
    */
   upgrade(): void {
     this.life.transition(['serving', 'reloading'], 'upgrading');
   }
 
-  /** Stops listening, lets pending replies out for a bounded time, ends workers, removes sockets and PID file, and exits. */
+  /**
+   * Stops listening, lets pending replies out for a bounded time, ends workers, removes sockets and
+   * PID file, and exits.
+   */
   stop(reason: string): void {
     this.life.stop(reason);
   }
@@ -243,8 +252,9 @@ export class Primary implements LifecycleEffects, PoolEvents {
   }
 
   /**
-   * A client that connects at this very moment is served: the listeners close only when nobody waits to be accepted. While
-   * that is looked at, in one go, nobody can connect to the UNIX sockets; for TCP microseconds remain.
+   * A client that connects at this very moment is served: the listeners close only when nobody
+   * waits to be accepted. While that is looked at, in one go, nobody can connect to the UNIX
+   * sockets; for TCP microseconds remain.
    */
   private endIfIdle(seconds: number): void {
     const { admin, entrance, idleClock, reception } = this.parts;

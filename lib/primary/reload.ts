@@ -17,8 +17,8 @@ const maxDraining = 2;
 const waitInterval = 100;
 
 /**
- * Takes a new configuration: reads and checks everything, opens what is new, brings up a worker of the new generation,
- * and only then changes over. On any error all stays as it was.
+ * Takes a new configuration: reads and checks everything, opens what is new, brings up a worker of
+ * the new generation, and only then changes over. On any error all stays as it was.
  */
 export class Reload {
   /** Reloads that were asked for while none could begin are one. */
@@ -32,7 +32,10 @@ export class Reload {
     return this.running;
   }
 
-  /** Resolves when it has ended, whatever came of it. It is due again when it has become needless before it began. */
+  /**
+   * Resolves when it has ended, whatever came of it. It is due again when it has become needless
+   * before it began.
+   */
   run(): Promise<void> {
     this.isDue = false;
     this.running = this.reload();
@@ -63,7 +66,10 @@ export class Reload {
     }
   }
 
-  /** A generation drains until its clients have left: that is up to them. False: an upgrade or the end has come first. */
+  /**
+   * A generation drains until its clients have left: that is up to them. False: an upgrade or the
+   * end has come first.
+   */
   private async oldGenerationsGone(): Promise<boolean> {
     const { life, log, pool } = this.parts;
     if (pool.drainingGenerations < maxDraining) return true;

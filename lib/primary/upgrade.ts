@@ -13,7 +13,9 @@ export class Upgrade {
     return this.successor?.pid ?? null;
   }
 
-  /** Starts the new version on the same sockets. Resolves when it is ready. Throws SuccessionError. */
+  /**
+   * Starts the new version on the same sockets. Resolves when it is ready. Throws SuccessionError.
+   */
   async start(): Promise<void> {
     const { options, entrance, serviceManager, log } = this.parts;
     const { directory, daemon } = options;
@@ -36,7 +38,10 @@ export class Upgrade {
     this.attempt.abort();
   }
 
-  /** Leaves sockets, new clients and the service manager to the successor, which is to reload first if `reloads`. */
+  /**
+   * Leaves sockets, new clients and the service manager to the successor, which is to reload first
+   * if `reloads`.
+   */
   handOver(reloads: boolean): void {
     const { entrance, serviceManager } = this.parts;
     const { successor } = this;

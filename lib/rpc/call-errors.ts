@@ -1,7 +1,10 @@
 import type { CallHeader } from './frame.js';
 import { errorCode, errorDomain, RpcError } from './rpc-error.js';
 
-/** What a server answers to calls that no program of it can serve; the texts are those of libvirt's daemons. */
+/**
+ * What a server answers to calls that no program of it can serve; the texts are those of libvirt's
+ * daemons.
+ */
 const rpc = (text: string): RpcError => new RpcError(errorCode.rpc, errorDomain.rpc, text);
 
 export const undecodable = rpc('Unable to decode message payload');

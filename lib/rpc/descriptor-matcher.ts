@@ -3,7 +3,9 @@ import { headerLength, maxDescriptors, maxFrameLength, typeOf, type messageType 
 /** The types of frames that descriptors follow: a peer sends one of them only. */
 export type DescriptorFrameType = typeof messageType.callWithFds | typeof messageType.replyWithFds;
 
-/** The peer broke the rules of passing descriptors: which belongs to what is unknown from here on. */
+/**
+ * The peer broke the rules of passing descriptors: which belongs to what is unknown from here on.
+ */
 export class DescriptorError extends Error {
   readonly code = 'DESCRIPTORS';
 }
@@ -13,8 +15,8 @@ export interface MatcherSink {
   /** The next bytes of frames, with nothing between these. */
   bytes(bytes: Buffer): void;
   /**
-   * The descriptors of the next frame of the matcher's type, none if it announces none; told before the frame's last
-   * byte. They belong to the sink from now on.
+   * The descriptors of the next frame of the matcher's type, none if it announces none; told before
+   * the frame's last byte. They belong to the sink from now on.
    */
   descriptors(descriptors: number[]): void;
 }
@@ -24,9 +26,9 @@ const typeEnd = 20;
 const countEnd = headerLength + 4;
 
 /**
- * Takes the descriptors, and the bytes they travel with, out of a stream of frames. A frame's last byte is held back
- * until its descriptors are there, so that whoever cuts the frames finds them together.
- * Source: PROTOCOL.md, "File descriptors".
+ * Takes the descriptors, and the bytes they travel with, out of a stream of frames. A frame's last
+ * byte is held back until its descriptors are there, so that whoever cuts the frames finds them
+ * together. Source: PROTOCOL.md, "File descriptors".
  */
 export class DescriptorMatcher {
   /** Beginning of the frame that is arriving, as far as it is needed. */
@@ -49,8 +51,9 @@ export class DescriptorMatcher {
   ) {}
 
   /**
-   * Begins in the midst of a stream: of what came before, `held` is the part whose frames were not cut yet, and `left`
-   * bytes are to come of a frame that is known not to announce descriptors. Throws DescriptorError.
+   * Begins in the midst of a stream: of what came before, `held` is the part whose frames were not
+   * cut yet, and `left` bytes are to come of a frame that is known not to announce descriptors.
+   * Throws DescriptorError.
    */
   follow(held: Buffer, left: number): void {
     this.left = left;
@@ -65,8 +68,8 @@ export class DescriptorMatcher {
   }
 
   /**
-   * Takes what one recvmsg(2) brought; the kernel ends it behind a byte that came with descriptors. Those that have been
-   * taken are no longer in `descriptors`. Throws DescriptorError.
+   * Takes what one recvmsg(2) brought; the kernel ends it behind a byte that came with descriptors.
+   * Those that have been taken are no longer in `descriptors`. Throws DescriptorError.
    */
   push(bytes: Buffer, descriptors: number[]): void {
     const end = bytes.length;

@@ -1,6 +1,7 @@
 /**
- * The fixed part of a libvirt RPC frame: numbers, limits and access to the header's fields in place.
- * Source: PROTOCOL.md beside this file, which has them from libvirt's published protocol definition 11.3.0.
+ * The fixed part of a libvirt RPC frame: numbers, limits and access to the header's fields in
+ * place. Source: PROTOCOL.md beside this file, which has them from libvirt's published protocol
+ * definition 11.3.0.
  */
 
 export const program = {
@@ -51,7 +52,10 @@ export interface FrameHeader {
   readonly status: number;
 }
 
-/** What an answer keeps of its call. libvirtd refuses a version it does not speak under that very version. */
+/**
+ * What an answer keeps of its call. libvirtd refuses a version it does not speak under that very
+ * version.
+ */
 export type CallHeader = Pick<FrameHeader, 'program' | 'version' | 'procedure' | 'serial'>;
 
 export const programOf = (bytes: Buffer, start: number): number =>

@@ -1,25 +1,31 @@
 import { headerLength, maxFrameLength } from './frame.js';
 
-/** A frame longer than this many bytes is passed on as its bytes arrive and never collected whole. */
+/**
+ * A frame longer than this many bytes is passed on as its bytes arrive and never collected whole.
+ */
 export const collectLimit = 256 * 1024;
 
 /**
- * What a framer tells about the bytes it was given. `bytes` belongs to the caller of `push`: what a sink wants
- * to keep beyond the call it copies.
+ * What a framer tells about the bytes it was given. `bytes` belongs to the caller of `push`: what a
+ * sink wants to keep beyond the call it copies.
  */
 export interface FrameSink {
   /** A whole frame lies in `bytes` from `start`, `length` bytes long. */
   frame(bytes: Buffer, start: number, length: number): void;
   /**
-   * The header of a frame above `collectLimit` lies in `bytes` from `start`; its bytes follow through `largeBytes`,
-   * the header first. `false` suspends the framer until `resume()`, which asks again.
+   * The header of a frame above `collectLimit` lies in `bytes` from `start`; its bytes follow
+   * through `largeBytes`, the header first. `false` suspends the framer until `resume()`, which
+   * asks again.
    */
   largeFrame(bytes: Buffer, start: number, length: number): boolean;
   /** The next bytes of the large frame; `last` with its final ones. */
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void;
 }
 
-/** The peer announced a frame no peer may send. The connection cannot go on: where the next frame starts is unknown. */
+/**
+ * The peer announced a frame no peer may send. The connection cannot go on: where the next frame
+ * starts is unknown.
+ */
 export class FrameLengthError extends Error {
   readonly code = 'FRAME_LENGTH';
   constructor(
@@ -35,13 +41,16 @@ export class FrameLengthError extends Error {
 const nothing = Buffer.alloc(0);
 
 /**
- * Cuts a byte stream into frames. Frames that lie whole in a chunk are handed out where they are; a partial one
- * is collected in memory that grows with the bytes that arrived, never with the length they announce.
+ * Cuts a byte stream into frames. Frames that lie whole in a chunk are handed out where they are; a
+ * partial one is collected in memory that grows with the bytes that arrived, never with the length
+ * they announce.
  */
 export class Framer {
   /** Longest frame in bytes accepted; may be changed between frames. */
   limit: number;
-  /** Bytes of an unfinished frame; from 0 to `heldEnd`. Replaced, never rewritten, once handed out. */
+  /**
+   * Bytes of an unfinished frame; from 0 to `heldEnd`. Replaced, never rewritten, once handed out.
+   */
   private held = nothing;
   private heldEnd = 0;
   /** Bytes of the current large frame still to come. */
@@ -90,7 +99,10 @@ export class Framer {
     else this.cut(bytes, 0, end);
   }
 
-  /** Asks `largeFrame` again after it had refused; false when it refuses still. Throws FrameLengthError. */
+  /**
+   * Asks `largeFrame` again after it had refused; false when it refuses still. Throws
+   * FrameLengthError.
+   */
   resume(): boolean {
     if (!this.suspended || this.stopped) return true;
     this.suspended = false;
@@ -137,7 +149,10 @@ export class Framer {
     return next;
   }
 
-  /** Completes the held frame with just the bytes it lacks, so that the rest of the chunk is used in place. */
+  /**
+   * Completes the held frame with just the bytes it lacks, so that the rest of the chunk is used in
+   * place.
+   */
   private continueHeld(bytes: Buffer, end: number): void {
     let used = 0;
     if (this.heldEnd < 4) {

@@ -1,4 +1,7 @@
-/** How a server watches over silent clients. Source: libvirt's keepalive settings in virtproxyd.conf. */
+/**
+ * How a server watches over silent clients. Source: libvirt's keepalive settings in
+ * virtproxyd.conf.
+ */
 export interface KeepaliveSettings {
   /** Seconds of silence between PINGs; -1: never ask. */
   readonly interval: number;

@@ -1,13 +1,15 @@
 /**
- * The procedures of libvirt's RPC programs, protocol as of libvirt 11.3.0. To follow a newer libvirt, add its rows.
+ * The procedures of libvirt's RPC programs, protocol as of libvirt 11.3.0. To follow a newer
+ * libvirt, add its rows.
  *
- * A row: program, number, name, and who serves it: `session` the proxy itself, `hypervisor` the daemon that the
- * client's URI names, otherwise the secondary daemon of that driver. Then, where they apply: `event` the server
- * sends it, `read` or `write` the call opens a stream (read: data flows to the client), `fds-request` or `fds-reply`
- * file descriptors travel with that message, `change` the call may change something (consoles, guest agents and monitors
- * take commands, so they may), `register` or `deregister` it asks for events or for no more of them, `callback` a
- * callback's id comes first in the event, in the registration's reply, in the deregistration's arguments, `own` the proxy
- * looks at it before the daemon does.
+ * A row: program, number, name, and who serves it: `session` the proxy itself, `hypervisor` the
+ * daemon that the client's URI names, otherwise the secondary daemon of that driver. Then, where
+ * they apply: `event` the server sends it, `read` or `write` the call opens a stream (read: data
+ * flows to the client), `fds-request` or `fds-reply` file descriptors travel with that message,
+ * `change` the call may change something (consoles, guest agents and monitors take commands, so
+ * they may), `register` or `deregister` it asks for events or for no more of them, `callback` a
+ * callback's id comes first in the event, in the registration's reply, in the deregistration's
+ * arguments, `own` the proxy looks at it before the daemon does.
  */
 export const procedureRows = `
 remote 1 CONNECT_OPEN session

@@ -28,7 +28,10 @@ export interface Procedure {
   readonly descriptors: 'request' | 'reply' | null;
   /** The call asks the daemon to send events, or to stop. */
   readonly registration: 'register' | 'deregister' | null;
-  /** A callback's id comes first: in the event, in the reply to the registration, in the deregistration's arguments. */
+  /**
+   * A callback's id comes first: in the event, in the reply to the registration, in the
+   * deregistration's arguments.
+   */
   readonly carriesCallback: boolean;
   /** The call may change something; it does not merely ask, convert or register for events. */
   readonly changesState: boolean;
@@ -61,8 +64,8 @@ const knownMarks: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Throws when a row has no known program or route, no number, no name, or marks nobody knows: an edit of the table
- * went wrong.
+ * Throws when a row has no known program or route, no number, no name, or marks nobody knows: an
+ * edit of the table went wrong.
  */
 export function parseProcedures(rows: string): Procedure[] {
   return rows
@@ -121,7 +124,10 @@ export function isForwardedProgram(number: number): boolean {
   return number === program.remote || byNumber.has(number);
 }
 
-/** The table's row, or undefined for a number it does not know, which a newer libvirt may have given a meaning. */
+/**
+ * The table's row, or undefined for a number it does not know, which a newer libvirt may have given
+ * a meaning.
+ */
 export function procedureAt(programNumber: number, number: number): Procedure | undefined {
   if (programNumber === program.remote) return remoteProcedures[number];
   return byNumber.get(programNumber)?.[number];

@@ -47,8 +47,9 @@ const levelError = 2;
 const maxTextLength = 4_194_304;
 
 /**
- * An error as libvirt's clients understand it. `message` is the full sentence: the code's own beginning, then the
- * detail. `errno` is the system's error number for errors of the system, -1 otherwise.
+ * An error as libvirt's clients understand it. `message` is the full sentence: the code's own
+ * beginning, then the detail. `errno` is the system's error number for errors of the system, -1
+ * otherwise.
  */
 export class RpcError extends Error {
   constructor(
@@ -63,7 +64,9 @@ export class RpcError extends Error {
 
 const sentenceOf = (code: number): string => sentences[code] ?? '%s';
 
-/** The error struct (PROTOCOL.md, "Errors"): what REPLY and STREAM frames with status ERROR carry. */
+/**
+ * The error struct (PROTOCOL.md, "Errors"): what REPLY and STREAM frames with status ERROR carry.
+ */
 export function encodeErrorPayload(error: RpcError): Buffer {
   const writer = new XdrWriter(192);
   const text = (value: string | null): void => {

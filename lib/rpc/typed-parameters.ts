@@ -10,7 +10,10 @@ export type TypedValue =
   | { readonly type: 'boolean'; readonly value: boolean }
   | { readonly type: 'string'; readonly value: string };
 
-/** Longest field name and longest string value in bytes that libvirt accepts; it was seen to refuse a name of 80. */
+/**
+ * Longest field name and longest string value in bytes that libvirt accepts; it was seen to refuse
+ * a name of 80.
+ */
 const maxFieldLength = 79;
 const maxStringLength = 4_194_304;
 

@@ -13,9 +13,9 @@ export class XdrError extends Error {
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * Reads XDR values one after the other. Every read checks what is left and throws XdrError with field and offset.
- * Lenient where libvirt's decoder is: any non-zero optional marker is true; padding must be there, but what is in it
- * is not looked at.
+ * Reads XDR values one after the other. Every read checks what is left and throws XdrError with
+ * field and offset. Lenient where libvirt's decoder is: any non-zero optional marker is true;
+ * padding must be there, but what is in it is not looked at.
  */
 export class XdrReader {
   constructor(
@@ -83,7 +83,9 @@ export class XdrReader {
     return this.bool(field) ? read() : null;
   }
 
-  /** An array's count: checked against `max` and against the bytes that `smallest` ones would need. */
+  /**
+   * An array's count: checked against `max` and against the bytes that `smallest` ones would need.
+   */
   count(field: string, max: number, smallest: number): number {
     const count = this.unsigned(field);
     if (count > max || count * smallest > this.left) {

@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net';
 
-/** The handshake failed; the message is the TLS library's, the socket's or says what the client did. */
+/**
+ * The handshake failed; the message is the TLS library's, the socket's or says what the client did.
+ */
 export class HandshakeError extends Error {
   readonly code = 'HANDSHAKE';
 }
@@ -19,9 +21,9 @@ export const longestRecord = headerLength + maxRecordLength;
 const nothing = Buffer.alloc(0);
 
 /**
- * Waits until the first record of a TLS client has arrived whole. A real client sends it as soon as it is connected. Its
- * bytes are put back, for a TLS server that is given the socket at once. Rejects with HandshakeError, or the signal's
- * reason.
+ * Waits until the first record of a TLS client has arrived whole. A real client sends it as soon as
+ * it is connected. Its bytes are put back, for a TLS server that is given the socket at once.
+ * Rejects with HandshakeError, or the signal's reason.
  */
 export function clientHello(socket: Socket, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -11,9 +11,10 @@ import type { StreamListener } from './byte-stream.js';
 import type { DescriptorReceiver } from './descriptor-passage.js';
 
 /**
- * Stands between a stream and the framer, and between the framer and its sink, of a connection on which descriptors may
- * arrive: while the sink is given a frame, `take()` yields that frame's descriptors. Those that the sink leaves are
- * closed. Whoever makes one lets it be the framer's sink and the receiver of the stream's passage.
+ * Stands between a stream and the framer, and between the framer and its sink, of a connection on
+ * which descriptors may arrive: while the sink is given a frame, `take()` yields that frame's
+ * descriptors. Those that the sink leaves are closed. Whoever makes one lets it be the framer's
+ * sink and the receiver of the stream's passage.
  */
 export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherSink {
   private readonly matcher: DescriptorMatcher;
@@ -34,7 +35,10 @@ export class DescriptorIntake implements DescriptorReceiver, FrameSink, MatcherS
     this.matcher = new DescriptorMatcher(type, this);
   }
 
-  /** Descriptors of the frame that the sink is being given, which owns them then; null for frames without any. */
+  /**
+   * Descriptors of the frame that the sink is being given, which owns them then; null for frames
+   * without any.
+   */
   take(): number[] | null {
     const { current } = this;
     this.current = null;

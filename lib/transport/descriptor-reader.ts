@@ -18,9 +18,9 @@ export interface ReadableHandle {
 let readBuffer: Buffer | undefined;
 
 /**
- * Reads from a UNIX socket with recvmsg(2) from now on. libuv does not read where there is no room: given a buffer of
- * no bytes it only tells that the socket is readable, again and again until somebody else has read from it. Pausing and
- * resuming go on as before.
+ * Reads from a UNIX socket with recvmsg(2) from now on. libuv does not read where there is no room:
+ * given a buffer of no bytes it only tells that the socket is readable, again and again until
+ * somebody else has read from it. Pausing and resuming go on as before.
  */
 export function readDescriptors(
   socket: Socket,

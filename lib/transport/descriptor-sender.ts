@@ -15,19 +15,25 @@ export interface DescriptorCarrier {
   failed(error: Error): void;
 }
 
-/** What a waiting descriptor counts as, so that those who look at the queue stop long before a thousand wait. */
+/**
+ * What a waiting descriptor counts as, so that those who look at the queue stop long before a
+ * thousand wait.
+ */
 const descriptorWeight = 4096;
 
-/** Milliseconds between attempts to send to a full socket: the first, doubled each time, and the longest. */
+/**
+ * Milliseconds between attempts to send to a full socket: the first, doubled each time, and the
+ * longest.
+ */
 const shortestPause = 1;
 const longestPause = 64;
 
 const marker = Buffer.alloc(1);
 
 /**
- * Descriptors on their way into a socket, and the bytes that must not overtake them. A descriptor is sent when all bytes
- * before it are with the kernel. libuv does not tell when that, or room in the socket, comes about without having bytes
- * to write, so it is looked for in growing intervals.
+ * Descriptors on their way into a socket, and the bytes that must not overtake them. A descriptor
+ * is sent when all bytes before it are with the kernel. libuv does not tell when that, or room in
+ * the socket, comes about without having bytes to write, so it is looked for in growing intervals.
  */
 export class DescriptorSender {
   private queue: (Buffer | number[])[] = [];

@@ -1,7 +1,9 @@
 import { errorText } from '../error-text.js';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 
-/** A security layer between a stream and its socket. Both directions throw when the layer is broken. */
+/**
+ * A security layer between a stream and its socket. Both directions throw when the layer is broken.
+ */
 export interface SecurityLayer {
   encode(bytes: Buffer): Buffer[];
   decode(bytes: Buffer): Buffer;
@@ -26,7 +28,10 @@ export class LayeredStream implements ByteStream {
     return this.inner.queuedBytes;
   }
 
-  /** The layer itself needs no such care: libvirt's client looks at what it has decoded before it sleeps. */
+  /**
+   * The layer itself needs no such care: libvirt's client looks at what it has decoded before it
+   * sleeps.
+   */
   get separatesFrames(): boolean {
     return this.inner.separatesFrames;
   }

@@ -5,8 +5,9 @@ import type { ByteStream } from './byte-stream.js';
 export type Sender = object;
 
 /**
- * The frames on their way into one stream. Frames that lie side by side in a chunk become one write, unless the stream
- * wants each by itself; a large frame whose bytes are still arriving is never torn apart by another sender's frames.
+ * The frames on their way into one stream. Frames that lie side by side in a chunk become one
+ * write, unless the stream wants each by itself; a large frame whose bytes are still arriving is
+ * never torn apart by another sender's frames.
  */
 export class Outbox {
   private run: Buffer | null = null;
@@ -15,8 +16,8 @@ export class Outbox {
   /** The sender in the middle of a large frame. */
   private holder: Sender | null = null;
   /**
-   * Frames of other senders, copied, and their descriptors, until the large frame is through. Senders stop reading
-   * meanwhile.
+   * Frames of other senders, copied, and their descriptors, until the large frame is through.
+   * Senders stop reading meanwhile.
    */
   private deferred: (Buffer | number[])[] = [];
   private waiting = 0;
@@ -47,7 +48,10 @@ export class Outbox {
     return this.holder !== null && this.holder !== sender;
   }
 
-  /** Adds a frame, or a part of a large one, that lies in `bytes`; `flush()` must follow before they change. */
+  /**
+   * Adds a frame, or a part of a large one, that lies in `bytes`; `flush()` must follow before they
+   * change.
+   */
   forward(sender: Sender, bytes: Buffer, start: number, end: number): void {
     if (this.isBlockedFor(sender)) {
       this.defer(Buffer.from(bytes.subarray(start, end)));
@@ -78,7 +82,10 @@ export class Outbox {
     return this.stream.passage !== null;
   }
 
-  /** Sends the descriptors of the frame that the sender sent last; they belong to the outbox from now on. */
+  /**
+   * Sends the descriptors of the frame that the sender sent last; they belong to the outbox from
+   * now on.
+   */
   sendDescriptors(sender: Sender, descriptors: number[]): void {
     if (descriptors.length === 0) return;
     if (this.isBlockedFor(sender)) {

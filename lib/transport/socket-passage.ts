@@ -41,7 +41,10 @@ export class SocketPassage implements DescriptorPassage {
     this.sender?.write(bytes);
   }
 
-  /** Calls `end` when all that waits is with the socket; closes it when that takes longer than `closingPatience`. */
+  /**
+   * Calls `end` when all that waits is with the socket; closes it when that takes longer than
+   * `closingPatience`.
+   */
   endBehind(end: (socket: Socket) => void): void {
     const { socket } = this;
     setTimeout(() => socket.destroy(), closingPatience).unref();

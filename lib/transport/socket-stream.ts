@@ -6,12 +6,15 @@ import type { DescriptorPassage } from './descriptor-passage.js';
 import { SocketPassage } from './socket-passage.js';
 
 /**
- * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and nobody else reads
- * in between, since reading and the listener's call happen in one go.
+ * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and
+ * nobody else reads in between, since reading and the listener's call happen in one go.
  */
 const readBuffer = Buffer.allocUnsafeSlow(64 * 1024);
 
-/** A connection as a handle of node's, before a Socket was made of it; so it can be handed to another process. */
+/**
+ * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
+ * another process.
+ */
 export interface SocketHandle {
   readonly fd: number;
   close(): void;
@@ -43,8 +46,9 @@ export function endInTime(socket: Socket): void {
 }
 
 /**
- * A UNIX or TCP socket as ByteStream. What the kernel takes at once goes to it straight from the caller's bytes; node's own
- * queue, which costs more than the system call itself, sees only the rest.
+ * A UNIX or TCP socket as ByteStream. What the kernel takes at once goes to it straight from the
+ * caller's bytes; node's own queue, which costs more than the system call itself, sees only the
+ * rest.
  */
 export class SocketStream implements ByteStream {
   readonly separatesFrames = false;
@@ -74,17 +78,23 @@ export class SocketStream implements ByteStream {
     });
   }
 
-  /** Makes a stream of an accepted connection. It does not read before `listen()`, and passes descriptors only if told to. */
+  /**
+   * Makes a stream of an accepted connection. It does not read before `listen()`, and passes
+   * descriptors only if told to.
+   */
   static accepted(handle: SocketHandle, passesDescriptors = false): SocketStream {
     const reader = new Reader();
-    // `handle` is how node's own server makes a Socket of an accepted connection; its types do not name it.
+    // `handle` is how node's own server makes a Socket of an accepted connection; its types do not
+    // name it.
     const options = { handle, pauseOnCreate: true, onread: reader.options };
     const stream = new SocketStream(new Socket(options as never), passesDescriptors);
     reader.stream = stream;
     return stream;
   }
 
-  /** Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason. */
+  /**
+   * Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason.
+   */
   static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
     const reader = new Reader();

@@ -18,8 +18,9 @@ export interface HandshakeListener {
 }
 
 /**
- * Makes TLS sockets of connections that another process accepted. Node tells what it found wrong with a client's
- * certificate only to a TLS server, so there is one, which listens nowhere and is given its connections.
+ * Makes TLS sockets of connections that another process accepted. Node tells what it found wrong
+ * with a client's certificate only to a TLS server, so there is one, which listens nowhere and is
+ * given its connections.
  */
 export class TlsAcceptor {
   private readonly server: Server;
@@ -73,7 +74,10 @@ export class TlsAcceptor {
   }
 }
 
-/** OpenSSL's errors have their words in `reason`; their message is a line of its queue, with places in its source. */
+/**
+ * OpenSSL's errors have their words in `reason`; their message is a line of its queue, with places
+ * in its source.
+ */
 function reasonOf(error: Error): string {
   return 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message;
 }
@@ -81,7 +85,10 @@ function reasonOf(error: Error): string {
 const addressOf = ({ remoteAddress, remotePort, localAddress, localPort }: Socket): string =>
   `${remoteAddress ?? ''} ${remotePort ?? 0} ${localAddress ?? ''} ${localPort ?? 0}`;
 
-/** A TLS connection after its handshake as ByteStream. What one `write` is given has its TLS records to itself. */
+/**
+ * A TLS connection after its handshake as ByteStream. What one `write` is given has its TLS records
+ * to itself.
+ */
 export class TlsStream implements ByteStream {
   readonly passage = null;
   readonly separatesFrames = true;

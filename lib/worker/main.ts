@@ -1,6 +1,7 @@
 /**
- * A worker process. It does nothing before the primary has sent its configuration, so that a worker that cannot work
- * costs the primary no more than a message sent later; then it serves the sockets it is handed.
+ * A worker process. It does nothing before the primary has sent its configuration, so that a worker
+ * that cannot work costs the primary no more than a message sent later; then it serves the sockets
+ * it is handed.
  */
 import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';

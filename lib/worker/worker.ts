@@ -94,7 +94,10 @@ export class Worker {
     }, tickInterval).unref();
   }
 
-  /** Makes the worker that a primary has asked for. Rejects with TlsCredentialsError or TlsPriorityError. */
+  /**
+   * Makes the worker that a primary has asked for. Rejects with TlsCredentialsError or
+   * TlsPriorityError.
+   */
   static async start(setup: WorkerSetup, channel: Channel): Promise<Worker> {
     const { configuration } = setup;
     if (!configuration.conf.listen_tls) return new Worker(setup, channel, null);
@@ -177,10 +180,14 @@ export class Worker {
     return this.sessions.get(id)?.isOurTurn === true ? 0 : turn.silentFor();
   }
 
-  /** Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was chosen. */
+  /**
+   * Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was
+   * chosen.
+   */
   private async giveWay({ id, stage, patience, reason }: GivingWay): Promise<void> {
     if (this.turns.get(id)?.hasUnread === true) {
-      // What waits is read by the end of the loop's next turn; whether it was of any use shows then.
+      // What waits is read by the end of the loop's next turn; whether it was of any use shows
+      // then.
       await nextTurn();
       await nextTurn();
     }
@@ -194,7 +201,9 @@ export class Worker {
     this.arriving.get(id)?.abort(new TlsRefusal(reason, 'gave_way'));
   }
 
-  /** Handshake and certificate come before the session; its login_timeout counts for them as well. */
+  /**
+   * Handshake and certificate come before the session; its login_timeout counts for them as well.
+   */
   private async receiveTls(
     introduction: ClientIntroduction,
     handle: SocketHandle,
@@ -238,7 +247,10 @@ export class Worker {
     }, descriptorInterval).unref();
   }
 
-  /** Leaves some descriptors for clients that are on their way from the primary: one that is lost cannot be told so. */
+  /**
+   * Leaves some descriptors for clients that are on their way from the primary: one that is lost
+   * cannot be told so.
+   */
   private async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
     const stream = await (this.starter?.connect(endpoint, signal) ??
       SocketStream.connect(endpoint.path, signal));

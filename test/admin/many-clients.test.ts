@@ -60,7 +60,9 @@ describe(`administration with ${clientCount} clients`, function () {
     });
   }
 
-  /** Every command of virt-admin, as the calls it makes. None of them changes anything for the next. */
+  /**
+   * Every command of virt-admin, as the calls it makes. None of them changes anything for the next.
+   */
   function commands(someId: number): [string, () => Promise<unknown>][] {
     const text = (value: string | null) => (procedure: number) =>
       admin.ask(procedure, (writer) => {

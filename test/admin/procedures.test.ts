@@ -18,7 +18,9 @@ import { AdminHost, someClients } from './fake-backend.js';
 
 const own = 'virtproxyd';
 
-/** Arguments that a procedure takes, without the flags that follow; null where it has none at all. */
+/**
+ * Arguments that a procedure takes, without the flags that follow; null where it has none at all.
+ */
 const goodArguments: Readonly<Record<keyof typeof number, ((writer: XdrWriter) => void) | null>> = {
   connectOpen: () => undefined,
   connectClose: null,

@@ -49,7 +49,9 @@ describe('what an administrator does to the running daemon', function () {
     await ready(workers);
   }
 
-  /** Waits until this many workers have become ready since the start: only those are given clients. */
+  /**
+   * Waits until this many workers have become ready since the start: only those are given clients.
+   */
   async function ready(count: number): Promise<void> {
     const lines = (): number => [...proxy.log().matchAll(/worker \d+ of .*is ready/g)].length;
     await until(() => lines() >= count, { what: `${count} workers to be ready` });

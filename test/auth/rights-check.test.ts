@@ -17,7 +17,10 @@ const accounts: Accounts = {
   groupsOfUser: () => null,
 };
 
-/** The warnings about lines of [access] beside a virtproxyd.conf, without their place, which is line 2 but for lists. */
+/**
+ * The warnings about lines of [access] beside a virtproxyd.conf, without their place, which is line
+ * 2 but for lists.
+ */
 function warnings(conf: string, lines: string): string[] {
   const { entries } = parseConf(conf, 'v.conf');
   const {

@@ -249,7 +249,8 @@ describe('auth/sasl (needs saslpasswd2)', () => {
     });
   });
 
-  // Without a layer: with one, the DIGEST-MD5 plug-in of Debian 12 itself leaks some 30 KiB a login.
+  // Without a layer: with one, the DIGEST-MD5 plug-in of Debian 12 itself leaks some 30 KiB a
+  // login.
   it('leaks nothing over 1000 exchanges, completed, failed and abandoned', async function () {
     this.timeout(60_000);
     const round = async (count: number): Promise<number> => {

@@ -86,7 +86,10 @@ export class Bench {
     return this.closed;
   }
 
-  /** Does `work` and then ends what it has started. Once the run is being closed it does nothing more. */
+  /**
+   * Does `work` and then ends what it has started. Once the run is being closed it does nothing
+   * more.
+   */
   async within(work: () => Promise<void>): Promise<void> {
     if (this.closed) return;
     const before = new Set(this.closers);
@@ -115,7 +118,10 @@ export class Bench {
     return { competitor, ...launched, stop };
   }
 
-  /** Starts a competitor; resolves when it serves, unless it asks for SASL. Rejects with its words when it ends. */
+  /**
+   * Starts a competitor; resolves when it serves, unless it asks for SASL. Rejects with its words
+   * when it ends.
+   */
   async start(
     competitor: Competitor,
     task: Omit<Task, 'directory'>,
@@ -128,7 +134,10 @@ export class Bench {
     return { competitor, socket, tlsPort, pids, stop };
   }
 
-  /** Resolves when a client was served: microseconds of the monotonic clock. Rejects when the candidate ends. */
+  /**
+   * Resolves when a client was served: microseconds of the monotonic clock. Rejects when the
+   * candidate ends.
+   */
   async firstAnswer(
     { competitor, socket, process: child }: Candidate,
     uri = 'qemu:///system',

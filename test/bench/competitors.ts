@@ -72,7 +72,10 @@ export function ours(workers: number, { metrics = false } = {}): Competitor {
   };
 }
 
-/** libvirt's own. It finds daemons in /run/libvirt alone, so it gets a /run of its own in a mount namespace. */
+/**
+ * libvirt's own. It finds daemons in /run/libvirt alone, so it gets a /run of its own in a mount
+ * namespace.
+ */
 export function cVirtproxyd(program: string): Competitor {
   const script = [
     'mount -t tmpfs tmpfs /run',

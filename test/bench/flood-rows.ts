@@ -37,7 +37,10 @@ export const floodRows: readonly FloodRow[] = [
   flood('clients', '5 000 that open and close at the same time', 'opens', { clients: 5000 }),
 ];
 
-/** Measures rows with all competitors; without a proxy the daemon and the machine alone are what floods fill. */
+/**
+ * Measures rows with all competitors; without a proxy the daemon and the machine alone are what
+ * floods fill.
+ */
 export async function playFloods(bench: Bench, rows: readonly FloodRow[]): Promise<void> {
   const subjects: Subject[] = [];
   for (const competitor of bench.competitors) {

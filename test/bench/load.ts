@@ -51,7 +51,10 @@ export function startLoad(
   return startChild([generator, mode, ...words], processOptions);
 }
 
-/** Rejects with the generator's own words when it failed. Errors of the peer are counted in the result. */
+/**
+ * Rejects with the generator's own words when it failed. Errors of the peer are counted in the
+ * result.
+ */
 export async function resultOf(load: ClientProcess): Promise<LoadResult> {
   const { code, stdout, stderr } = await load.finished;
   const line = stdout.trim().split('\n').at(-1);
@@ -61,7 +64,9 @@ export async function resultOf(load: ClientProcess): Promise<LoadResult> {
   return JSON.parse(line) as LoadResult;
 }
 
-/** Runs load-generator to its end. Rejects when it failed or anything that it asked for went wrong. */
+/**
+ * Runs load-generator to its end. Rejects when it failed or anything that it asked for went wrong.
+ */
 export async function runLoad(
   generator: string,
   mode: LoadMode,

@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { residentBytes, runningProcesses } from '../peers/proxy.js';
 
-/** Clock ticks a second in /proc; the kernel's USER_HZ, the same on all of Debian's architectures. */
+/**
+ * Clock ticks a second in /proc; the kernel's USER_HZ, the same on all of Debian's architectures.
+ */
 const ticksPerSecond = 100;
 
 /** A process and all that descend from it. */
@@ -14,7 +16,10 @@ export function processTree(root: number): number[] {
   return tree;
 }
 
-/** Seconds of CPU time that the processes used so far, in user and system mode. Source: proc(5), stat. */
+/**
+ * Seconds of CPU time that the processes used so far, in user and system mode. Source: proc(5),
+ * stat.
+ */
 export function cpuSeconds(pids: readonly number[]): number {
   return sum(pids, (pid) => {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

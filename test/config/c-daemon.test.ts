@@ -12,8 +12,8 @@ import { planListeners } from '../../lib/primary/listeners/listener-plan.js';
 import { Namespace } from '../peers/namespace.js';
 import { until } from '../peers/waiting.js';
 
-// libvirtd reads the same grammar and keys. This last key that it looks at has a wrong type, so that it never starts:
-// the complaint about it shows that everything before was accepted.
+// libvirtd reads the same grammar and keys. This last key that it looks at has a wrong type, so
+// that it never starts: the complaint about it shows that everything before was accepted.
 const LAST = 'ovs_timeout = "x"\n';
 
 describe("the C daemon's view of virtproxyd.conf (needs libvirtd)", () => {
@@ -27,7 +27,9 @@ describe("the C daemon's view of virtproxyd.conf (needs libvirtd)", () => {
     if (directory) rmSync(directory, { recursive: true });
   });
 
-  /** `accepted`, `refused`, or `refused in line N`, in which C names lines for syntax errors only. */
+  /**
+   * `accepted`, `refused`, or `refused in line N`, in which C names lines for syntax errors only.
+   */
   const askLibvirtd = (text: string): string => {
     const file = join(directory, 'libvirtd.conf');
     writeFileSync(file, text);

@@ -24,13 +24,18 @@ const judgedDrivers = ['qemu', judgedDriver, strangerMark, ...secondaryDrivers];
 /** Fuzzed clients at a time. */
 const clientLanes = 8;
 
-/** Bytes that a worker may have in use at the worst moment: what its connections may hold at their limits, and garbage. */
+/**
+ * Bytes that a worker may have in use at the worst moment: what its connections may hold at their
+ * limits, and garbage.
+ */
 const mostMemory = 400 * 1024 * 1024;
 
 /** Milliseconds between looks at the proxy's processes. */
 const lookInterval = 250;
 
-/** Milliseconds in which everything is to be ready, and as before once the fuzzed peers have left. */
+/**
+ * Milliseconds in which everything is to be ready, and as before once the fuzzed peers have left.
+ */
 const patience = 20_000;
 
 export interface CampaignOptions {
@@ -57,7 +62,10 @@ export interface CampaignReport {
   readonly mostMemory: number;
 }
 
-/** The proxy between fuzzed clients and fuzzed daemons, with a healthy client and daemons that judge beside them. */
+/**
+ * The proxy between fuzzed clients and fuzzed daemons, with a healthy client and daemons that judge
+ * beside them.
+ */
 export class Campaign {
   private readonly findings = new Set<string>();
   /** The sessions that are played now, by lane, each with the one before it. */
@@ -82,7 +90,8 @@ export class Campaign {
 
   static async run(options: CampaignOptions): Promise<CampaignReport> {
     const campaign = await Campaign.prepare(options);
-    // Of a timer, a socket, or a promise that nobody waits for: it must not end the run without a word about its sessions.
+    // Of a timer, a socket, or a promise that nobody waits for: it must not end the run without a
+    // word about its sessions.
     process.setUncaughtExceptionCaptureCallback((error) => campaign.condemn(stackOf(error)));
     try {
       await campaign.guard(() => campaign.play());

@@ -26,7 +26,10 @@ export interface FuzzEntrance {
   readonly connect: (random: Random) => Promise<Passage>;
   /** Whoever comes this way has to log in, and does not. */
   readonly strangers: boolean;
-  /** What a client plays before the grammar; told of every call that it sends. Resolves with the number of frames. */
+  /**
+   * What a client plays before the grammar; told of every call that it sends. Resolves with the
+   * number of frames.
+   */
   readonly overture?: (
     random: Random,
     client: FrameSocket<Duplex>,
@@ -64,7 +67,8 @@ class Ledger {
         const left = this.unanswered.get(keyOf(frame)) ?? 0;
         if (left === 0) this.condemn(`a reply to no call: ${keyOf(frame)}`);
         this.unanswered.set(keyOf(frame), left - 1);
-        // The fuzzed daemons have no descriptors to send: whatever else they announce is a lie that goes no further.
+        // The fuzzed daemons have no descriptors to send: whatever else they announce is a lie that
+        // goes no further.
         if (frame.type === messageType.replyWithFds && !frame.payload.equals(encodeInt(0))) {
           this.condemn('a reply that announces descriptors which do not come');
         }
@@ -89,8 +93,8 @@ const keyOf = ({
 }: ReturnType<typeof callOf>): string => `${number} ${version} ${called} ${serial}`;
 
 /**
- * Plays one session of a client that follows the grammar only so far. Resolves with the number of frames it sent. What the
- * proxy does wrong is told to `condemn`.
+ * Plays one session of a client that follows the grammar only so far. Resolves with the number of
+ * frames it sent. What the proxy does wrong is told to `condemn`.
  */
 export async function playClient(
   random: Random,
@@ -184,7 +188,8 @@ class ClientSession {
       ledger.sent(frame);
       return frame;
     }
-    // A call that is passed on as it arrives is answered as soon as its header tells that it cannot be.
+    // A call that is passed on as it arrives is answered as soon as its header tells that it cannot
+    // be.
     if (frame.length > collectLimit) ledger.sent(frame);
     // In every field of the header, too.
     const most = random.chance(0.5) ? Math.min(frame.length, headerLength) : frame.length;

@@ -30,7 +30,10 @@ const faults = [
   'end',
 ] as const;
 
-/** A daemon that makes a mistake now and then, as `seed` decides; between those it answers as it should. */
+/**
+ * A daemon that makes a mistake now and then, as `seed` decides; between those it answers as it
+ * should.
+ */
 export class FuzzedDaemon {
   /** Decides all connections to come. */
   seed = '';

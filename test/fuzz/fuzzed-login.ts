@@ -18,8 +18,8 @@ const inAnyOrder = [...inOrder, ...inOrder, authList, authPolkit];
 const patience = 20_000;
 
 /**
- * A SASL login that goes wrong in any of its steps, or in none: then its client does not know the layer that it is in, and
- * what it says in clear is worth as little.
+ * A SASL login that goes wrong in any of its steps, or in none: then its client does not know the
+ * layer that it is in, and what it says in clear is worth as little.
  */
 export class FuzzedLogin {
   private readonly peer: SaslClient;
@@ -39,7 +39,9 @@ export class FuzzedLogin {
     this.peer = new SaslClient({ ...account, password, maxSsf: strongest });
   }
 
-  /** Resolves with the number of frames that were sent, when the client goes on to something else. */
+  /**
+   * Resolves with the number of frames that were sent, when the client goes on to something else.
+   */
   static async play(
     random: Random,
     client: FrameSocket<Duplex>,
@@ -85,7 +87,10 @@ export class FuzzedLogin {
     return random.chance(0.1) ? spoilt(random, right) : right;
   }
 
-  /** Null when there is none: libsasl2's client must not be asked out of order, nor after it has failed. */
+  /**
+   * Null when there is none: libsasl2's client must not be asked out of order, nor after it has
+   * failed.
+   */
   private rightPayload(number: number): Buffer | null {
     if (number !== inOrder[this.step]) return null;
     this.step = inOrder.length;

@@ -299,8 +299,9 @@ export function errorPayload(random: Random): Buffer {
 }
 
 /**
- * What follows a break in the layer below, where nothing may follow: an OPEN that leads to a daemon, and calls for one that
- * is open already, all with `mark`, and so many that every length below is made full.
+ * What follows a break in the layer below, where nothing may follow: an OPEN that leads to a
+ * daemon, and calls for one that is open already, all with `mark`, and so many that every length
+ * below is made full.
  */
 export function outcastFrames(mark: string): Buffer {
   const open = frameOf(

@@ -21,7 +21,10 @@ export const echoOf = (payload: Buffer): Buffer =>
 /** In a URI or whatever else a frame carries: it must never come as far as a daemon. */
 export const strangerMark = 'stranger';
 
-/** The proxy's own first calls on a connection, in this order; no other frame may come before their replies. */
+/**
+ * The proxy's own first calls on a connection, in this order; no other frame may come before their
+ * replies.
+ */
 const opening = [procedure.authList, procedure.connectOpen, procedure.connectSetIdentity] as const;
 
 /** Calls of the session that the proxy passes on all the same. */

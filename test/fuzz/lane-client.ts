@@ -11,7 +11,10 @@ export interface LaneOptions {
   readonly socket: string;
   /** The driver whose daemon is the lane's own. */
   readonly driver: string;
-  /** The name by which secondary daemons know clients of this lane; null where identities cannot be set. */
+  /**
+   * The name by which secondary daemons know clients of this lane; null where identities cannot be
+   * set.
+   */
   readonly userName: string | null;
   readonly condemn: (why: string) => void;
 }
@@ -22,7 +25,10 @@ const patience = 60;
 const served = procedures.filter(({ isEvent, route }) => !isEvent && route !== 'session');
 const streaming = served.filter(({ opensStream }) => opensStream);
 
-/** A client that does nothing wrong, and sees that its daemons' mistakes do not go beyond what daemons may say to it. */
+/**
+ * A client that does nothing wrong, and sees that its daemons' mistakes do not go beyond what
+ * daemons may say to it.
+ */
 export class LaneClient {
   private readonly outstanding = new Map<string, number>();
   private readonly streams = new Set<string>();

@@ -9,8 +9,8 @@ import type { Random } from './random.js';
 export interface Passage {
   readonly stream: Duplex;
   /**
-   * Breaks the layer so that the connection has to end. Where there still is a way, `outcast` is sent behind the break, both
-   * in the layer and in clear.
+   * Breaks the layer so that the connection has to end. Where there still is a way, `outcast` is
+   * sent behind the break, both in the layer and in clear.
    */
   readonly spoil?: (outcast: Buffer) => void;
 }

@@ -9,7 +9,10 @@ import { fairTime, lossesOf, Service, type ServiceOptions } from './service.js';
 /** Milliseconds within which those that a dead worker served must know. */
 const newsTime = 1000;
 
-/** Leaves what the worker's own clients lost by its death: those it served, and those it was just taking in. */
+/**
+ * Leaves what the worker's own clients lost by its death: those it served, and those it was just
+ * taking in.
+ */
 function ownOf(worker: number, diedAt: number): (loss: Loss) => boolean {
   return (loss) => {
     const wasTakingIn = loss.worker === null && loss.since <= diedAt;

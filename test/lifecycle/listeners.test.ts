@@ -35,7 +35,10 @@ describe('a reload that changes the listening sockets', function () {
 
   afterEach(() => service.end());
 
-  /** Connects to several ports all the time. Returns how to end it, and what was ever open at the same moment. */
+  /**
+   * Connects to several ports all the time. Returns how to end it, and what was ever open at the
+   * same moment.
+   */
   function watch(ports: readonly number[]): () => Promise<string[]> {
     const seen = new Set<string>();
     const stop = new AbortController();

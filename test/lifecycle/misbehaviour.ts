@@ -1,6 +1,6 @@
 /**
- * Makes worker processes misbehave without a hook in the program: loaded into the proxy's processes by NODE_OPTIONS, it
- * acts in workers alone, on files in a directory and on a signal.
+ * Makes worker processes misbehave without a hook in the program: loaded into the proxy's processes
+ * by NODE_OPTIONS, it acts in workers alone, on files in a directory and on a signal.
  */
 import {
   appendFileSync,
@@ -21,12 +21,15 @@ const variable = 'STRESS_MISBEHAVIOUR';
 const signal = 'SIGUSR1';
 
 /**
- * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes memory until there is
- * none; `keys`: takes half of the thread keys; `hang`: never comes back.
+ * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes
+ * memory until there is none; `keys`: takes half of the thread keys; `hang`: never comes back.
  */
 export type Order = 'throw' | 'grow' | 'exhaust' | 'keys' | 'hang';
 
-/** Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never comes to that. */
+/**
+ * Crash `load`: before the program's first line; `start`: with its configuration. `wait`: it never
+ * comes to that.
+ */
 export type Moment = 'load' | 'start' | 'wait';
 
 /** The test's side: what to start the proxy with, and how to give orders. */

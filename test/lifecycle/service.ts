@@ -40,7 +40,9 @@ export interface Credentials {
   readonly pki: string;
 }
 
-/** The program with stand-in daemons behind it, whichever of its processes is the primary one now. */
+/**
+ * The program with stand-in daemons behind it, whichever of its processes is the primary one now.
+ */
 export class Service {
   readonly entrances: readonly Entrance[];
   readonly confFile: string;
@@ -177,8 +179,8 @@ export class Service {
   }
 
   /**
-   * Ends it in good order and removes its directory. Rejects when anything is left over: a process, a socket, a PID
-   * file; and, unless other services run beside it, a descriptor here.
+   * Ends it in good order and removes its directory. Rejects when anything is left over: a process,
+   * a socket, a PID file; and, unless other services run beside it, a descriptor here.
    */
   async end({ alone = true } = {}): Promise<void> {
     const processes = this.processes();
@@ -202,7 +204,8 @@ export class Service {
     try {
       this.signal('SIGTERM');
     } catch (error) {
-      // It may have come to its end by --timeout at this very moment: no PID file, or no process, any more.
+      // It may have come to its end by --timeout at this very moment: no PID file, or no process,
+      // any more.
       const { code } = error as NodeJS.ErrnoException;
       if (code !== 'ENOENT' && code !== 'ESRCH') throw error;
     }
@@ -245,8 +248,8 @@ export function descriptorsOf(pid: number): string[] {
 }
 
 /**
- * How many descriptors a process has open, without the one that node keeps for when it has no other and those that it
- * reads other processes' figures by.
+ * How many descriptors a process has open, without the one that node keeps for when it has no other
+ * and those that it reads other processes' figures by.
  */
 export function openDescriptors(pid: number): number {
   return descriptorsOf(pid).filter((target) => !/^\/(dev\/null|proc\/)/.test(target)).length;

@@ -11,7 +11,9 @@ import { sharedHost } from '../peers/shared-host.js';
 import { StandInDaemon } from '../peers/stand-in-daemon.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
-/** DOMAIN_CREATE, DOMAIN_DESTROY and NETWORK_CREATE change something; CONNECT_GET_HOSTNAME does not. */
+/**
+ * DOMAIN_CREATE, DOMAIN_DESTROY and NETWORK_CREATE change something; CONNECT_GET_HOSTNAME does not.
+ */
 const domainCreate = 9;
 const domainDestroy = 12;
 const networkCreate = 39;

@@ -21,7 +21,9 @@ import { RawClient } from '../peers/raw-client.js';
 import { StandInDaemon } from '../peers/stand-in-daemon.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
-/** CONNECT_GET_HOSTNAME and CONNECT_GET_TYPE: the stand-in answers the first and refuses the second. */
+/**
+ * CONNECT_GET_HOSTNAME and CONNECT_GET_TYPE: the stand-in answers the first and refuses the second.
+ */
 const getHostname = 59;
 const getType = 3;
 
@@ -214,7 +216,8 @@ describe('the daemon’s log', function () {
     );
     const program = fileURLToPath(new URL('../peers/run-proxy.js', import.meta.url));
     const pidFile = place('pid');
-    // What the program leaves in the background ends with this shell, which waits for the pipe to close.
+    // What the program leaves in the background ends with this shell, which waits for the pipe to
+    // close.
     const script = `
       mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journal &&
       mount --bind "$1/journal" /run/systemd/journal &&

@@ -17,7 +17,8 @@ describe('a tally of what may happen a million times', () => {
     const other: number[] = [];
     const tally = new Tally((count) => said.push(count), 10);
     tally.add();
-    // Begun later, with the same interval twice: by its second word the first tally's interval is over.
+    // Begun later, with the same interval twice: by its second word the first tally's interval is
+    // over.
     const later = new Tally((count) => other.push(count), 20);
     later.add();
     later.add();

@@ -118,7 +118,10 @@ describe('conf/monitoring', () => {
   });
 });
 
-/** Series by name with their values a minute from the start on, in promtool's notation, and when to look. */
+/**
+ * Series by name with their values a minute from the start on, in promtool's notation, and when to
+ * look.
+ */
 interface Situation {
   readonly series: Readonly<Record<string, string>>;
   readonly after: string;

@@ -9,8 +9,9 @@ const fields = [
 let mallinfo2: (() => { readonly uordblks: number; readonly hblkhd: number }) | undefined;
 
 /**
- * Bytes that C code of this process has allocated and not freed, over all threads. Unlike the resident size it does not
- * depend on how the heap is laid out, so that it tells a leak from a heap that has not found its size yet.
+ * Bytes that C code of this process has allocated and not freed, over all threads. Unlike the
+ * resident size it does not depend on how the heap is laid out, so that it tells a leak from a heap
+ * that has not found its size yet.
  */
 export function allocatedMemory(): number {
   if (mallinfo2 === undefined) {

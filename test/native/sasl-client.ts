@@ -55,7 +55,9 @@ export interface ClientOptions {
   readonly maxBufferSize?: number;
 }
 
-/** libsasl2's client side, as a test's peer; it answers the mechanism's questions from the options. */
+/**
+ * libsasl2's client side, as a test's peer; it answers the mechanism's questions from the options.
+ */
 export class SaslClient {
   readonly #library = (library ??= bind());
   readonly #connection: bigint;

@@ -45,11 +45,16 @@ export interface View {
   readonly scheme: 'light' | 'dark';
 }
 
-/** A headless Chromium with one page, spoken to over a pipe: messages of JSON, each with a NUL at its end. */
+/**
+ * A headless Chromium with one page, spoken to over a pipe: messages of JSON, each with a NUL at
+ * its end.
+ */
 export class Browser {
   /** Addresses that the page has asked for. */
   readonly requests: string[] = [];
-  /** What went wrong on the page: exceptions, errors on the console, breaches of the content policy. */
+  /**
+   * What went wrong on the page: exceptions, errors on the console, breaches of the content policy.
+   */
   readonly complaints: string[] = [];
   private lastId = 0;
   private readonly waiting = new Map<number, (message: Message) => void>();

@@ -14,13 +14,19 @@ export interface Account {
 export interface ClientOptions {
   /** What the program finds on its standard input, which it may also open again as /dev/stdin. */
   readonly input?: string | Buffer;
-  /** Milliseconds after which the program is killed; when left out, 30 000 in `run` and never elsewhere. */
+  /**
+   * Milliseconds after which the program is killed; when left out, 30 000 in `run` and never
+   * elsewhere.
+   */
   readonly timeoutMs?: number;
   /** Run as this user, without supplementary groups. Needs root. */
   readonly user?: Account;
   /** Added to the program's otherwise minimal environment. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Give the program a terminal of its own, as `virsh console` demands; its stderr is then part of stdout. */
+  /**
+   * Give the program a terminal of its own, as `virsh console` demands; its stderr is then part of
+   * stdout.
+   */
   readonly terminal?: boolean;
 }
 
@@ -151,7 +157,10 @@ export function virtAdmin(
   return run('virt-admin', ['--quiet', '--connect', uri, ...args], options);
 }
 
-/** The URI that makes a libvirt client use exactly this socket. `path` is /default for the test driver. */
+/**
+ * The URI that makes a libvirt client use exactly this socket. `path` is /default for the test
+ * driver.
+ */
 export function socketUri(driver: string, socket: string, path = '/system'): string {
   return `${driver}+unix://${path}?socket=${socket}`;
 }
@@ -159,7 +168,10 @@ export function socketUri(driver: string, socket: string, path = '/system'): str
 /** The interpreter that Debian's python3-libvirt belongs to, whatever else is first on PATH. */
 export const pythonProgram = '/usr/bin/python3';
 
-/** A file without a name: unlike the socket that Node makes of a pipe, it can be opened as /dev/stdin. */
+/**
+ * A file without a name: unlike the socket that Node makes of a pipe, it can be opened as
+ * /dev/stdin.
+ */
 function openedFile(content: string | Buffer): number {
   const directory = mkdtempSync(join(tmpdir(), 'vp-'));
   const path = join(directory, 'input');

@@ -9,7 +9,10 @@ export interface CommandOptions<Name extends string> {
   readonly run: (values: Readonly<Record<Name, string>>) => Promise<number>;
 }
 
-/** A program of the tests that people run by hand. Whatever fails it is told whole, with the options that it ran with. */
+/**
+ * A program of the tests that people run by hand. Whatever fails it is told whole, with the options
+ * that it ran with.
+ */
 export async function command<Name extends string>(options: CommandOptions<Name>): Promise<never> {
   const names = Object.entries<string>(options.defaults);
   const { values } = parseArgs({

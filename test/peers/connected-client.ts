@@ -2,8 +2,8 @@ import { startPython, type ClientOptions, type ClientProcess } from './clients.j
 import { until } from './waiting.js';
 
 /**
- * Python that opens sys.argv[1] as `connection`; credentials come from the file that LIBVIRT_AUTH_FILE names, for which
- * libvirt wants to be told that there might be some.
+ * Python that opens sys.argv[1] as `connection`; credentials come from the file that
+ * LIBVIRT_AUTH_FILE names, for which libvirt wants to be told that there might be some.
  */
 export const openConnection = `
 import libvirt, sys
@@ -17,7 +17,10 @@ print("connected")
 sys.stdin.read()
 `;
 
-/** Starts a libvirt client that stays connected until it is killed. Rejects with its words when it cannot connect. */
+/**
+ * Starts a libvirt client that stays connected until it is killed. Rejects with its words when it
+ * cannot connect.
+ */
 export async function connectedClient(
   uri: string,
   options?: ClientOptions,

@@ -5,7 +5,10 @@ import { socketUri, virsh, virtAdmin, type Finished } from './clients.js';
 import { Namespace } from './namespace.js';
 import { until } from './waiting.js';
 
-/** The drivers a modular host has a daemon for; lxc only where Debian's libvirt-daemon-driver-lxc is installed. */
+/**
+ * The drivers a modular host has a daemon for; lxc only where Debian's libvirt-daemon-driver-lxc is
+ * installed.
+ */
 export const drivers = [
   'qemu',
   'network',
@@ -18,20 +21,29 @@ export const drivers = [
 export type Driver = (typeof drivers)[number] | 'lxc';
 
 export interface DaemonOptions {
-  /** Which modular daemon it plays. The libvirtd behind it has every driver, each with state of its own. */
+  /**
+   * Which modular daemon it plays. The libvirtd behind it has every driver, each with state of its
+   * own.
+   */
   readonly driver: Driver;
   /** An existing directory for its sockets, configuration and log. */
   readonly directory: string;
-  /** Lines for libvirtd.conf. The keys set here already must not be repeated: see `configuration`. */
+  /**
+   * Lines for libvirtd.conf. The keys set here already must not be repeated: see `configuration`.
+   */
   readonly extraConf?: string;
   /** Value of log_filters in place of the usual one, which names every API call and every frame. */
   readonly logFilters?: string;
 }
 
-/** One client of a daemon as its `virt-admin client-info` prints it: `unix_user_id`, `readonly`, … */
+/**
+ * One client of a daemon as its `virt-admin client-info` prints it: `unix_user_id`, `readonly`, …
+ */
 export type ClientInfo = Readonly<Record<string, string>>;
 
-/** Debug of libvirt's public API (its function names, with arguments) and one line for each frame. */
+/**
+ * Debug of libvirt's public API (its function names, with arguments) and one line for each frame.
+ */
 const usualFilters = '1:libvirt. 2:rpc.netserverclient';
 
 /** QEMU as root, without what a container or an unprivileged kernel refuses. */
@@ -71,7 +83,9 @@ export class Daemon {
     this.#namespace = namespace;
   }
 
-  /** Resolves when the daemon accepts connections; rejects with its own words when it ends instead. */
+  /**
+   * Resolves when the daemon accepts connections; rejects with its own words when it ends instead.
+   */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const etc = join(options.directory, 'etc');
     await mkdir(etc, { recursive: true });
@@ -152,7 +166,9 @@ export class Daemon {
     return readFile(this.logFile, 'utf8');
   }
 
-  /** How often this function of libvirt's API (`virDomainCreate`) was called in this daemon so far. */
+  /**
+   * How often this function of libvirt's API (`virDomainCreate`) was called in this daemon so far.
+   */
   async calls(name: string): Promise<number> {
     return (await this.log()).split(` debug : ${name}:`).length - 1;
   }

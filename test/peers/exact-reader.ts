@@ -21,7 +21,10 @@ export interface FrameWithDescriptors extends ReceivedFrame {
   readonly descriptors: number[];
 }
 
-/** Reads a connection as libvirt does: no byte more than the next frame has, then each of its descriptors. */
+/**
+ * Reads a connection as libvirt does: no byte more than the next frame has, then each of its
+ * descriptors.
+ */
 export class ExactReader {
   /** Bytes read so far. */
   bytesRead = 0;

@@ -22,7 +22,10 @@ export interface ReceivedFrame extends Required<FrameHeader> {
   readonly payload: Buffer;
 }
 
-/** Fields of a frame to send; what is left out is that of a call of the remote program with serial 0. */
+/**
+ * Fields of a frame to send; what is left out is that of a call of the remote program with serial
+ * 0.
+ */
 export type SentHeader = Partial<FrameHeader> & Pick<FrameHeader, 'procedure'>;
 
 /** Milliseconds that `take` waits unless told otherwise. */
@@ -43,8 +46,9 @@ export function frameOf(header: SentHeader, payload?: Buffer): Buffer {
 }
 
 /**
- * One end of a connection that speaks frames and nothing more: no login, no keepalive, no answer of its own. It cuts
- * frames by the length word alone, so that it can judge the proxy's framer. `Stream` is a socket, or a layer on one.
+ * One end of a connection that speaks frames and nothing more: no login, no keepalive, no answer of
+ * its own. It cuts frames by the length word alone, so that it can judge the proxy's framer.
+ * `Stream` is a socket, or a layer on one.
  */
 export class FrameSocket<Stream extends Duplex = Socket> {
   /** What arrived and nobody has taken yet, oldest first. */
@@ -91,7 +95,10 @@ export class FrameSocket<Stream extends Duplex = Socket> {
     this.socket.write(frames.length === 1 ? frames[0]! : Buffer.concat(frames));
   }
 
-  /** Sends bytes and resolves once the other end has room for more. Rejects when the connection ends meanwhile. */
+  /**
+   * Sends bytes and resolves once the other end has room for more. Rejects when the connection ends
+   * meanwhile.
+   */
   async sendWithRegard(bytes: Buffer): Promise<void> {
     if (this.socket.write(bytes)) return;
     await Promise.race([
@@ -106,8 +113,8 @@ export class FrameSocket<Stream extends Duplex = Socket> {
   }
 
   /**
-   * Takes the oldest frame that matches, now or when it arrives. Rejects when the connection ends or `patience`
-   * milliseconds pass without it; `what` names it then.
+   * Takes the oldest frame that matches, now or when it arrives. Rejects when the connection ends
+   * or `patience` milliseconds pass without it; `what` names it then.
    */
   take(
     matches: (frame: ReceivedFrame) => boolean,

@@ -1,20 +1,23 @@
 /**
- * XML descriptions of the smallest things libvirt's drivers accept. Names are the caller's, so that what a test made
- * can be told from what others made.
+ * XML descriptions of the smallest things libvirt's drivers accept. Names are the caller's, so that
+ * what a test made can be told from what others made.
  */
 
 export interface Guest {
   readonly name: string;
   readonly uuid?: string;
-  /** Where QEMU is to listen for VNC; without it the guest has no graphics and its BIOS talks to the serial port. */
+  /**
+   * Where QEMU is to listen for VNC; without it the guest has no graphics and its BIOS talks to the
+   * serial port.
+   */
   readonly vncSocket?: string;
   /** Path of a raw image to attach as vda. */
   readonly disk?: string;
 }
 
 /**
- * An emulated guest without an operating system: it runs its BIOS, finds nothing to boot and sits there.
- * Its first serial port is a pty, for `virsh console`.
+ * An emulated guest without an operating system: it runs its BIOS, finds nothing to boot and sits
+ * there. Its first serial port is a pty, for `virsh console`.
  */
 export function guestXml({ name, uuid, vncSocket, disk }: Guest): string {
   const graphics = vncSocket
@@ -47,7 +50,10 @@ export function guestXml({ name, uuid, vncSocket, disk }: Guest): string {
 </domain>`;
 }
 
-/** A container for the lxc driver. It can be defined, but not started where the daemon sees no control groups. */
+/**
+ * A container for the lxc driver. It can be defined, but not started where the daemon sees no
+ * control groups.
+ */
 export function containerXml(name: string): string {
   return `
 <domain type='lxc'>
@@ -58,7 +64,10 @@ export function containerXml(name: string): string {
 </domain>`;
 }
 
-/** An isolated network: only a bridge, no address, so that it starts without dnsmasq. The bridge's name has at most 15 bytes. */
+/**
+ * An isolated network: only a bridge, no address, so that it starts without dnsmasq. The bridge's
+ * name has at most 15 bytes.
+ */
 export function networkXml(name: string, bridge: string): string {
   return `<network><name>${name}</name><bridge name='${bridge}'/></network>`;
 }

@@ -220,7 +220,10 @@ function expectSuccess({ code, stdout, stderr }: Finished): string {
   return stdout;
 }
 
-/** Ids of the processes whose command line has this directory in it: keepers, libvirtds and guests with sockets there. */
+/**
+ * Ids of the processes whose command line has this directory in it: keepers, libvirtds and guests
+ * with sockets there.
+ */
 function processesNaming(directory: string): string[] {
   return readdirSync('/proc').filter((pid) => {
     try {

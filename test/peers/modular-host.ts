@@ -16,7 +16,10 @@ const programs = [
   'ip',
 ];
 
-/** Names the programs (and Python modules) a modular host and its clients need and this machine lacks. */
+/**
+ * Names the programs (and Python modules) a modular host and its clients need and this machine
+ * lacks.
+ */
 export function missingPrograms(): string[] {
   const missing = programs.filter((program) => !isInstalled(program));
   const binding = spawnSync(pythonProgram, ['-c', 'import libvirt']);
@@ -25,7 +28,9 @@ export function missingPrograms(): string[] {
 
 let obstacle: string | null | undefined;
 
-/** Why no modular host can run here, as a sentence for a skipped test's title; null when one can. */
+/**
+ * Why no modular host can run here, as a sentence for a skipped test's title; null when one can.
+ */
 export function whyNoHost(): string | null {
   if (obstacle === undefined) obstacle = findObstacle();
   return obstacle;
@@ -46,8 +51,8 @@ export interface ModularHostOptions {
 }
 
 /**
- * A virtualization host with modular daemons: `directory` holds virtqemud-sock, virtqemud-sock-ro and so on, as
- * /run/libvirt does. What is defined in one daemon exists in that one alone.
+ * A virtualization host with modular daemons: `directory` holds virtqemud-sock, virtqemud-sock-ro
+ * and so on, as /run/libvirt does. What is defined in one daemon exists in that one alone.
  */
 export class ModularHost {
   readonly directory: string;
@@ -58,7 +63,10 @@ export class ModularHost {
     this.daemons = new Map(daemons.map((daemon) => [daemon.driver, daemon]));
   }
 
-  /** Starts all daemons side by side; when one fails the others are ended and the directory is removed. */
+  /**
+   * Starts all daemons side by side; when one fails the others are ended and the directory is
+   * removed.
+   */
   static async start(options: ModularHostOptions = {}): Promise<ModularHost> {
     const directory = options.directory ?? (await freshDirectory());
     await mkdir(directory, { recursive: true });
@@ -92,7 +100,10 @@ export class ModularHost {
     return socketLink(this.directory, driver);
   }
 
-  /** The `[routes]` section of the cluster's ini file that leads a proxy here. Also in `directory`/routes.ini. */
+  /**
+   * The `[routes]` section of the cluster's ini file that leads a proxy here. Also in
+   * `directory`/routes.ini.
+   */
   routesIni(): string {
     const lines = [...this.daemons.keys()].map((driver) => `${driver} = ${this.socket(driver)}\n`);
     return `[routes]\n${lines.join('')}`;

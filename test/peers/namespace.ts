@@ -8,10 +8,11 @@ import { pythonProgram, searchPath } from './clients.js';
 import { until } from './waiting.js';
 
 /**
- * Runs inside the namespaces: hides the machine's own libvirt state, then starts the command it was given once for
- * every line on its standard input and answers with the pid. When standard input ends, because the namespace is
- * closed or because the test process died, it kills whatever still lives in this mount namespace: the daemon, its
- * guests, their helpers. A /run of its own also hides D-Bus, so that no daemon asks firewalld, machined or polkit.
+ * Runs inside the namespaces: hides the machine's own libvirt state, then starts the command it was
+ * given once for every line on its standard input and answers with the pid. When standard input
+ * ends, because the namespace is closed or because the test process died, it kills whatever still
+ * lives in this mount namespace: the daemon, its guests, their helpers. A /run of its own also
+ * hides D-Bus, so that no daemon asks firewalld, machined or polkit.
  */
 const keeper = `
 set -eu
@@ -52,9 +53,10 @@ wait
 `;
 
 /**
- * What a daemon leaves behind when it forks twice (every QEMU guest) becomes a child of this process, which reaps it at
- * once. With an init that is slow to reap, or a container's that never does, libvirtd waits up to seconds for every
- * guest it has killed. --norc because bash takes a socket as standard input for a remote login and reads ~/.bashrc.
+ * What a daemon leaves behind when it forks twice (every QEMU guest) becomes a child of this
+ * process, which reaps it at once. With an init that is slow to reap, or a container's that never
+ * does, libvirtd waits up to seconds for every guest it has killed. --norc because bash takes a
+ * socket as standard input for a remote login and reads ~/.bashrc.
  */
 const subreaper = `
 import ctypes, os, sys
@@ -72,8 +74,9 @@ export interface NamespaceOptions {
 }
 
 /**
- * A mount and network namespace in which one command can be started again and again. Nothing that happens inside is
- * seen by the machine: bridges, firewall rules and mounts vanish with the last process.
+ * A mount and network namespace in which one command can be started again and again. Nothing that
+ * happens inside is seen by the machine: bridges, firewall rules and mounts vanish with the last
+ * process.
  */
 export class Namespace {
   /** Where bash's and the command's complaints go. */
@@ -95,7 +98,8 @@ export class Namespace {
     closeSync(errors);
     this.#child.stdin!.on('error', () => undefined);
     this.#child.stdout!.setEncoding('utf8').on('data', (text: string) => (this.#answers += text));
-    // A daemon that a failed test forgot must not keep the test process: it ends when that process has ended.
+    // A daemon that a failed test forgot must not keep the test process: it ends when that process
+    // has ended.
     this.#child.unref();
     (this.#child.stdin as Socket).unref();
     (this.#child.stdout as Socket).unref();

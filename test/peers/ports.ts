@@ -6,7 +6,10 @@ import { randomInt } from 'node:crypto';
 const first = 20_000;
 const end = 32_768;
 
-/** Numbers of TCP ports that nobody listens on, all different; they stay free unless somebody asks for just these. */
+/**
+ * Numbers of TCP ports that nobody listens on, all different; they stay free unless somebody asks
+ * for just these.
+ */
 export async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>();
   while (ports.size < count) {

@@ -12,7 +12,10 @@ type ConfValue = string | number | readonly string[];
 export interface ProxyOptions {
   /** Made if it does not exist, and removed by `stop` in any case. A fresh one when left out. */
   readonly directory?: string;
-  /** Keys of virtproxyd.conf, or lines of it; both come on top of sockets in `directory` without authentication. */
+  /**
+   * Keys of virtproxyd.conf, or lines of it; both come on top of sockets in `directory` without
+   * authentication.
+   */
   readonly conf?: Readonly<Record<string, ConfValue>> | string;
   /** The text of virtproxyd-cluster.ini. */
   readonly cluster?: string;
@@ -22,8 +25,8 @@ export interface ProxyOptions {
   /** The most files that each of its processes may have open. */
   readonly openFiles?: number;
   /**
-   * Run in session mode as this user: everything is at the default places, below `directory` by way of the
-   * XDG variables. Needs root.
+   * Run in session mode as this user: everything is at the default places, below `directory` by way
+   * of the XDG variables. Needs root.
    */
   readonly user?: Account;
 }
@@ -37,7 +40,10 @@ const withoutLogin = { auth_unix_rw: 'none', auth_unix_ro: 'none' };
 /** The program to start. */
 export const programFile = fileURLToPath(new URL('run-proxy.js', import.meta.url));
 
-/** Starts the program with a command line of the test's own. It is killed when the test process dies. */
+/**
+ * Starts the program with a command line of the test's own. It is killed when the test process
+ * dies.
+ */
 export function startProgram(
   args: readonly string[],
   options: Pick<ProxyOptions, 'env' | 'user' | 'openFiles'> = {},
@@ -108,7 +114,10 @@ export class Proxy {
     this.pidFile = pidFile;
   }
 
-  /** Resolves when the first client was answered; rejects with the program's own words when it ends instead. */
+  /**
+   * Resolves when the first client was answered; rejects with the program's own words when it ends
+   * instead.
+   */
   static async start(options: ProxyOptions = {}): Promise<Proxy> {
     const directory = options.directory ?? (await freshDirectory());
     await mkdir(directory, { recursive: true });
@@ -163,7 +172,10 @@ export class Proxy {
     process.kill(this.pid, signal);
   }
 
-  /** Ends the program, by force if it takes too long, and removes the directory. The exit status is null then. */
+  /**
+   * Ends the program, by force if it takes too long, and removes the directory. The exit status is
+   * null then.
+   */
   stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     this.stopped ??= this.end(signal);
     return this.stopped;

@@ -20,7 +20,9 @@ export interface WireError {
 
 const maxText = 4_194_304;
 
-/** Reads the error that a REPLY or STREAM frame carries; throws when the frame's status is another. */
+/**
+ * Reads the error that a REPLY or STREAM frame carries; throws when the frame's status is another.
+ */
 export function readError(frame: ReceivedFrame): WireError {
   if (frame.status !== status.error)
     throw new Error(`A frame of status ${frame.status}: no error.`);

@@ -23,11 +23,16 @@ export interface TlsClientOptions {
   readonly ca: string;
   /** The client's own; none when left out. */
   readonly certificate?: CertificateFiles;
-  /** The connection to that port, for whoever wants to reach below TLS; one is made when left out. */
+  /**
+   * The connection to that port, for whoever wants to reach below TLS; one is made when left out.
+   */
   readonly below?: Socket;
 }
 
-/** Begins a handshake on the loopback interface. What is written at once goes out together with its last message. */
+/**
+ * Begins a handshake on the loopback interface. What is written at once goes out together with its
+ * last message.
+ */
 export function beginTls({ port, ca, certificate, below }: TlsClientOptions): TLSSocket {
   const own = certificate && {
     cert: readFileSync(certificate.cert),
@@ -40,7 +45,10 @@ export function beginTls({ port, ca, certificate, below }: TlsClientOptions): TL
   return socket;
 }
 
-/** A TLS connection that has been told to go ahead, and flows once resumed. Rejects when it is turned away. */
+/**
+ * A TLS connection that has been told to go ahead, and flows once resumed. Rejects when it is
+ * turned away.
+ */
 export async function enterTls(options: TlsClientOptions): Promise<TLSSocket> {
   const socket = beginTls(options);
   const closed = once(socket, 'close').then(() => {

@@ -1,7 +1,7 @@
 /**
- * Starts a modular host and keeps it until SIGINT or SIGTERM: `node dist/test/peers/run-host.js [--lxc] [DIRECTORY]`.
- * Prints the directory when every daemon accepts connections; `routes.ini` in it leads a proxy there. The directory is
- * removed at the end.
+ * Starts a modular host and keeps it until SIGINT or SIGTERM: `node dist/test/peers/run-host.js
+ * [--lxc] [DIRECTORY]`. Prints the directory when every daemon accepts connections; `routes.ini` in
+ * it leads a proxy there. The directory is removed at the end.
  */
 import { parseArgs } from 'node:util';
 import { drivers } from './daemon.js';

@@ -1,4 +1,7 @@
-/** The program as tests start it: the same as bin/virtproxyd, but the build that lies beside this file. */
+/**
+ * The program as tests start it: the same as bin/virtproxyd, but the build that lies beside this
+ * file.
+ */
 import { main } from '../../lib/cli/main.js';
 
 const exitStatus = await main(process.argv.slice(2));

@@ -1,6 +1,7 @@
 /**
- * A stand-in daemon as a program of its own: `node run-stand-in-daemon.js SOCKET`. It tells its name when asked for the
- * host's, and ends by itself when it has had no connection for some seconds, as a real one with --timeout does.
+ * A stand-in daemon as a program of its own: `node run-stand-in-daemon.js SOCKET`. It tells its
+ * name when asked for the host's, and ends by itself when it has had no connection for some
+ * seconds, as a real one with --timeout does.
  */
 import { basename } from 'node:path';
 import { encodeString } from '../../lib/rpc/session-messages.js';

@@ -19,7 +19,10 @@ export interface SaslAccountsOptions {
   readonly users: Readonly<Record<string, string>>;
 }
 
-/** A server's SASL configuration with a password database of its own, and credentials for libvirt clients. */
+/**
+ * A server's SASL configuration with a password database of its own, and credentials for libvirt
+ * clients.
+ */
 export class SaslAccounts {
   /** For the server's environment. */
   readonly serverEnv: Readonly<Record<string, string>>;
@@ -52,7 +55,10 @@ export class SaslAccounts {
     return new SaslAccounts(own, users);
   }
 
-  /** The environment of a client that logs in as `user`, with another password than the right one if told to. */
+  /**
+   * The environment of a client that logs in as `user`, with another password than the right one if
+   * told to.
+   */
   async clientEnv(
     user: string,
     password = this.users[user] ?? '',

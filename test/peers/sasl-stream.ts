@@ -16,7 +16,10 @@ export const strongest = 256;
 /** Milliseconds that an answer may take on a busy machine. */
 const patience = 20_000;
 
-/** The client's end of a SASL layer on TCP. An error of it is a LayerError when the server broke the layer. */
+/**
+ * The client's end of a SASL layer on TCP. An error of it is a LayerError when the server broke the
+ * layer.
+ */
 export class SaslStream extends Duplex {
   /** Cuts what goes to the socket in one go. */
   cut: (packets: Buffer) => Buffer[] = (packets) => [packets];
@@ -70,8 +73,8 @@ export class SaslStream extends Duplex {
 }
 
 /**
- * Logs in over a TCP connection. Resolves with the layer, or with null when `mostCalls` did not suffice. Rejects when it is
- * turned away, or no answer comes.
+ * Logs in over a TCP connection. Resolves with the layer, or with null when `mostCalls` did not
+ * suffice. Rejects when it is turned away, or no answer comes.
  */
 export async function logIn(
   socket: Socket,

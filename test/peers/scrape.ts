@@ -25,7 +25,10 @@ export function ask(place: MetricsPlace, path: string, method = 'GET'): Promise<
   });
 }
 
-/** What is exposed, checked for whatever Prometheus and its linter (`promtool check metrics`) would object to. */
+/**
+ * What is exposed, checked for whatever Prometheus and its linter (`promtool check metrics`) would
+ * object to.
+ */
 export class Scrape {
   private readonly types = new Map<string, string>();
   private readonly series = new Map<string, number>();
@@ -73,12 +76,18 @@ export class Scrape {
     });
   }
 
-  /** The value of a series, named as in the text: `name{label="value"}`. Undefined when there is none. */
+  /**
+   * The value of a series, named as in the text: `name{label="value"}`. Undefined when there is
+   * none.
+   */
   value(series: string): number | undefined {
     return this.series.get(series);
   }
 
-  /** The sum of all series of a name whose labels have all of `labels`, such as `daemon="virtqemud"`. */
+  /**
+   * The sum of all series of a name whose labels have all of `labels`, such as
+   * `daemon="virtqemud"`.
+   */
   sum(name: string, ...labels: readonly string[]): number {
     let sum = 0;
     for (const [series, value] of this.series) {

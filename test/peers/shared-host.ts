@@ -3,8 +3,9 @@ import { ModularHost } from './modular-host.js';
 let host: Promise<ModularHost> | null = null;
 
 /**
- * One host for all test files of a run: starting seven daemons for each would cost most of the run's time. Whoever uses
- * it names what it makes there after itself, and launches again a daemon that it has ended.
+ * One host for all test files of a run: starting seven daemons for each would cost most of the
+ * run's time. Whoever uses it names what it makes there after itself, and launches again a daemon
+ * that it has ended.
  */
 export function sharedHost(): Promise<ModularHost> {
   host ??= ModularHost.start();

@@ -7,7 +7,10 @@ import { authType, encodeAuthList, encodeInt, procedure } from '../../lib/rpc/se
 import { FrameSocket, type ReceivedFrame } from './frame-socket.js';
 import { until } from './waiting.js';
 
-/** What a stand-in says to a call: a reply's payload, an error, or nothing, which leaves the call to the test. */
+/**
+ * What a stand-in says to a call: a reply's payload, an error, or nothing, which leaves the call to
+ * the test.
+ */
 export type Answer = (call: ReceivedFrame) => Buffer | RpcError | null;
 
 /** The opening of a connection, as a real daemon answers it to root. */
@@ -20,13 +23,16 @@ const usualAnswers: readonly (readonly [number, Answer])[] = [
 ];
 
 /**
- * A daemon whose every answer the test decides. It answers what opens a connection; all other calls stay in their
- * connection's `frames` until the test takes and answers them.
+ * A daemon whose every answer the test decides. It answers what opens a connection; all other calls
+ * stay in their connection's `frames` until the test takes and answers them.
  */
 export class StandInDaemon {
   /** In the order in which they were accepted; those that have ended stay. */
   readonly connections: FrameSocket[] = [];
-  /** Every frame of every connection in the order of arrival, those that were answered at once included. */
+  /**
+   * Every frame of every connection in the order of arrival, those that were answered at once
+   * included.
+   */
   readonly seen: ReceivedFrame[] = [];
   private readonly answers = new Map(usualAnswers);
 

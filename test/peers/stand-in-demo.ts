@@ -1,6 +1,6 @@
 /**
- * What the quickstart shows where no libvirt daemon can run: virtproxyd between a small client and stand-in daemons, all
- * of this project. Needs nothing but Node.js.
+ * What the quickstart shows where no libvirt daemon can run: virtproxyd between a small client and
+ * stand-in daemons, all of this project. Needs nothing but Node.js.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,10 @@ import { RawClient } from './raw-client.js';
 import { StandInDaemon } from './stand-in-daemon.js';
 import { until } from './waiting.js';
 
-/** Procedures of the remote program: CONNECT_GET_HOSTNAME, CONNECT_NUM_OF_DOMAINS, CONNECT_NUM_OF_NETWORKS. */
+/**
+ * Procedures of the remote program: CONNECT_GET_HOSTNAME, CONNECT_NUM_OF_DOMAINS,
+ * CONNECT_NUM_OF_NETWORKS.
+ */
 const getHostname = 59;
 const numOfDomains = 51;
 const numOfNetworks = 52;

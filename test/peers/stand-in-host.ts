@@ -7,14 +7,19 @@ import { freshDirectory, until } from './waiting.js';
 
 const hypervisorUri = 'qemu:///system';
 
-/** A client, its connection to one daemon, and the call on it that the daemon has not answered yet. */
+/**
+ * A client, its connection to one daemon, and the call on it that the daemon has not answered yet.
+ */
 export interface Conversation {
   readonly client: RawClient;
   readonly link: FrameSocket;
   readonly call: ReceivedFrame;
 }
 
-/** The real proxy, with one worker, between raw clients and three stand-in daemons that are new for every test. */
+/**
+ * The real proxy, with one worker, between raw clients and three stand-in daemons that are new for
+ * every test.
+ */
 export class StandInHost {
   qemu!: StandInDaemon;
   storage!: StandInDaemon;

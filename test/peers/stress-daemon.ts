@@ -34,7 +34,9 @@ const streamInterval = 4;
 /** Milliseconds between the events that one connection is sent. */
 const eventInterval = 5;
 
-/** The answer to an echo call: its payload with every byte behind the client's number turned over. */
+/**
+ * The answer to an echo call: its payload with every byte behind the client's number turned over.
+ */
 export function echoOf(payload: Buffer): Buffer {
   const answer = Buffer.from(payload);
   for (let at = 4; at < answer.length; at++) answer[at] = answer[at]! ^ 0xff;
@@ -55,8 +57,9 @@ interface Upload {
 }
 
 /**
- * The daemons behind a proxy under stress, virtqemud and virtstoraged in one: it answers echo calls, sends numbered
- * events, sends and takes streams of known bytes, and knows which worker process each client was served by.
+ * The daemons behind a proxy under stress, virtqemud and virtstoraged in one: it answers echo
+ * calls, sends numbered events, sends and takes streams of known bytes, and knows which worker
+ * process each client was served by.
  */
 export class StressDaemon {
   /** The worker process that forwarded a client's calls, by the client's number. */

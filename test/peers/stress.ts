@@ -27,15 +27,18 @@ export interface Entrance {
 export interface StressOptions {
   readonly daemon: StressDaemon;
   readonly entrances: readonly Entrance[];
-  /** Milliseconds that a connection with calls, events or a stream lives; Infinity: until `stop`. */
+  /**
+   * Milliseconds that a connection with calls, events or a stream lives; Infinity: until `stop`.
+   */
   readonly lifetimeMs?: number;
   /** Whether virsh connects too, again and again. */
   readonly withVirsh?: boolean;
 }
 
 /**
- * `refused`: no connection was to be had; `error`: a call failed, had no reply in time or the connection ended;
- * `bytes`: a reply or a stream has another content; `event`: one is missing, or out of its order.
+ * `refused`: no connection was to be had; `error`: a call failed, had no reply in time or the
+ * connection ended; `bytes`: a reply or a stream has another content; `event`: one is missing, or
+ * out of its order.
  */
 export type LossKind = 'refused' | 'error' | 'bytes' | 'event';
 
@@ -72,7 +75,10 @@ const virshInterval = 150;
 /** Milliseconds that a reply may take before it counts as lost. */
 const patience = 20_000;
 
-/** Milliseconds after a refused connection, so that a proxy that is down does not make a storm of them. */
+/**
+ * Milliseconds after a refused connection, so that a proxy that is down does not make a storm of
+ * them.
+ */
 const refusedInterval = 20;
 
 const opening = { name: 'qemu:///system', flags: 0 };
@@ -98,8 +104,8 @@ interface Visit {
 }
 
 /**
- * Clients of every kind on every entrance, that check all they are sent: loops of calls, connections with numbered events,
- * downloads and uploads, and new connections all the time.
+ * Clients of every kind on every entrance, that check all they are sent: loops of calls,
+ * connections with numbered events, downloads and uploads, and new connections all the time.
  */
 export class Stress {
   private readonly losses: Loss[] = [];

@@ -5,7 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 const pollIntervalMs = 10;
 
-/** Longest directory whose sockets, with a driver's folder and name, stay below sun_path's 107 bytes. */
+/**
+ * Longest directory whose sockets, with a driver's folder and name, stay below sun_path's 107
+ * bytes.
+ */
 const longestBase = 40;
 
 export interface Wait {

@@ -3,7 +3,10 @@ import { join } from 'node:path';
 import { readConfiguration, type Configuration } from '../../lib/config/configuration.js';
 import type { Mode } from '../../lib/config/paths.js';
 
-/** Reads a virtproxyd.conf with this text, and a cluster's file, from a directory where all of it belongs. */
+/**
+ * Reads a virtproxyd.conf with this text, and a cluster's file, from a directory where all of it
+ * belongs.
+ */
 export function configurationIn(
   directory: string,
   conf = '',

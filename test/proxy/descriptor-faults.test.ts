@@ -17,7 +17,10 @@ const openConsole = 201;
 const openGraphics = 249;
 const openGraphicsFd = 343;
 
-/** Bytes, or how many descriptors go with one byte 0; a part is sent when the part before is with the kernel. */
+/**
+ * Bytes, or how many descriptors go with one byte 0; a part is sent when the part before is with
+ * the kernel.
+ */
 type Part = Buffer | number;
 
 async function sendParts({ socket }: FrameSocket, parts: readonly Part[]): Promise<void> {

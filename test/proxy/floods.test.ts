@@ -15,8 +15,9 @@ const isRoot = process.getuid?.() === 0;
 const mebibyte = 1024 * 1024;
 
 /**
- * What others may cost a client: microseconds of latency at the 99th percentile, far from what `npm run bench -- --rows flood`
- * shows and near to what somebody would notice, and bytes by which all processes of the proxy grow.
+ * What others may cost a client: microseconds of latency at the 99th percentile, far from what `npm
+ * run bench -- --rows flood` shows and near to what somebody would notice, and bytes by which all
+ * processes of the proxy grow.
  */
 interface Bounds {
   readonly latency: number;

@@ -10,7 +10,10 @@ import { until } from '../peers/waiting.js';
 
 const reason = whyNoHost();
 
-/** Runs libvirt's event loop and gives scripts `connection`, opened on their first argument, and `said` to print. */
+/**
+ * Runs libvirt's event loop and gives scripts `connection`, opened on their first argument, and
+ * `said` to print.
+ */
 const prelude = `
 import libvirt, sys, threading
 

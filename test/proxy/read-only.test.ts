@@ -27,7 +27,10 @@ const calls = procedures.filter(
     !isEvent && route !== 'session' && number !== procedure.connectSetIdentity,
 );
 
-/** A daemon of every driver, each with a socket for clients that may write and one for those that may not. */
+/**
+ * A daemon of every driver, each with a socket for clients that may write and one for those that
+ * may not.
+ */
 class Host {
   private readonly daemons = new Map<string, StandInDaemon>();
 
@@ -200,7 +203,9 @@ describe(`every procedure of the table${isRoot ? '' : ' (skipped: needs root)'}`
       .filter((row) => row.route === route && row.descriptors !== 'reply')
       .map(({ program: number, number: each }: Procedure) => `${number} ${each}`);
 
-  /** All calls were made, each of its driver's daemon, by that of its sockets and with those flags. */
+  /**
+   * All calls were made, each of its driver's daemon, by that of its sockets and with those flags.
+   */
   function expectVisits(readOnly: boolean): void {
     for (const route of ['hypervisor', ...secondaryDrivers]) {
       expect(servedBy(route, readOnly), route).to.include.members(wanted(route));

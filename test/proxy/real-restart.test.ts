@@ -15,7 +15,10 @@ import { freshDirectory, until } from '../peers/waiting.js';
 
 const obstacle = whyNoHost() ?? certificatesLacking() ?? saslAccountsLacking();
 
-/** Asks three drivers all the time, and says when something goes wrong, and at the end of its input how often it has asked. */
+/**
+ * Asks three drivers all the time, and says when something goes wrong, and at the end of its input
+ * how often it has asked.
+ */
 const reader = `
 import threading
 ${openConnection}

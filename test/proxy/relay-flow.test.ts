@@ -13,7 +13,10 @@ const mebibyte = 1024 * 1024;
 /** How much is sent to a peer that does not read; a proxy that kept it all would be found out. */
 const flood = 64 * mebibyte;
 
-/** Bytes that may be on their way between two peers: kernel buffers of two sockets, and what the proxy may keep. */
+/**
+ * Bytes that may be on their way between two peers: kernel buffers of two sockets, and what the
+ * proxy may keep.
+ */
 const mostUnderWay = 8 * mebibyte;
 
 /** Bytes by which a worker may grow over it, garbage not collected yet included. */
@@ -65,7 +68,10 @@ describe('the flow of bytes through the relay', function () {
     return { client: await host.opened(), memory: host.workerMemory() };
   }
 
-  /** That the flow stops early, that the worker has not grown with it, and that others are served at once. */
+  /**
+   * That the flow stops early, that the worker has not grown with it, and that others are served at
+   * once.
+   */
   async function expectHeldUp(
     flow: Flow,
     { client, memory }: { client: RawClient; memory: number },
@@ -77,7 +83,9 @@ describe('the flow of bytes through the relay', function () {
     expect(performance.now() - before).to.be.below(500);
   }
 
-  /** Sends a whole flood of stream data to a peer that reads only once the sender has been held up. */
+  /**
+   * Sends a whole flood of stream data to a peer that reads only once the sender has been held up.
+   */
   async function expectBackPressure(
     from: FrameSocket,
     to: FrameSocket,
@@ -244,7 +252,8 @@ describe('the flow of bytes through the relay', function () {
       const large = frameOf({ procedure: largeHypervisorCall, serial: 100 }, payload);
       client.send(frameOf({ procedure: download, serial: 99 }), large.subarray(0, part));
       const link = await host.qemu.connection();
-      // By the time that another, later client's call comes this way, the first one's has found no daemon either.
+      // By the time that another, later client's call comes this way, the first one's has found no
+      // daemon either.
       await host.calling(host.qemu, download);
       client.send(large.subarray(part));
       expect((await link.takeCall(largeHypervisorCall)).payload.equals(payload)).to.be.true;

@@ -177,7 +177,8 @@ describe('the relay when a daemon goes away', () => {
     link.destroy();
     const { code, domain, message } = readError(await client.replyTo(40));
     expect({ code, domain }).to.deep.equal({ code: 38, domain: 7 });
-    // How a socket ends in which bytes wait that nobody has read: whether they do is up to the scheduler.
+    // How a socket ends in which bytes wait that nobody has read: whether they do is up to the
+    // scheduler.
     const [what, reason] = message?.split("': ") ?? [];
     expect(what).to.equal(`Lost connection to virtqemud at '${host.qemu.path}`);
     expect(reason).to.be.oneOf([

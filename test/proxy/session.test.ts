@@ -53,7 +53,8 @@ describe(`session mode${isRoot ? '' : ' (skipped: needs root)'}`, function () {
   afterEach(async () => {
     await proxy?.stop();
     proxy = null;
-    // Daemons that a proxy has started outlive it. Their command lines or environments name the directory.
+    // Daemons that a proxy has started outlive it. Their command lines or environments name the
+    // directory.
     for (const { pid } of belongingTo(directory)) process.kill(pid, 'SIGKILL');
     await until(() => belongingTo(directory).length === 0, { what: 'the daemons to end' });
     await rm(directory, { recursive: true, force: true });
@@ -313,7 +314,9 @@ describe(`session mode${isRoot ? '' : ' (skipped: needs root)'}`, function () {
   });
 });
 
-/** Processes that a test has left: those whose command line, or environment, names its directory. */
+/**
+ * Processes that a test has left: those whose command line, or environment, names its directory.
+ */
 function belongingTo(directory: string): { pid: number }[] {
   return runningProcesses().filter(({ pid, command }) => {
     if (command.includes(directory)) return true;

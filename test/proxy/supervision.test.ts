@@ -32,7 +32,10 @@ describe('the life of virtproxyd', function () {
     await rm(directory, { recursive: true, force: true });
   });
 
-  /** A proxy whose files are in a directory of their own below the test's, so that they can be told apart. */
+  /**
+   * A proxy whose files are in a directory of their own below the test's, so that they can be told
+   * apart.
+   */
   async function started(
     options: { name?: string; workers?: number; args?: string[]; cluster?: string } = {},
   ): Promise<Proxy> {

@@ -44,7 +44,10 @@ describe(`virsh through the proxy${reason === null ? '' : ` (skipped: ${reason})
     return succeeded(await virsh(proxy.uri(), [...args, '/dev/stdin'], { input: text }));
   }
 
-  /** The drivers whose daemons, asked directly, name `thing`. Every one has all drivers, and could hold it. */
+  /**
+   * The drivers whose daemons, asked directly, name `thing`. Every one has all drivers, and could
+   * hold it.
+   */
   async function whoKnows(thing: string, ...command: string[]): Promise<Driver[]> {
     const answers = await Promise.all(
       drivers.map(async (driver) => {

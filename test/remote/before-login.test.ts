@@ -43,7 +43,10 @@ const openFrame = frameOf(
 );
 const callFrame = frameOf({ procedure: call, serial: 71 });
 
-/** Sends the hexadecimal bytes of argv[2] in one go, says with argv[3] that this is all, and prints what comes back. */
+/**
+ * Sends the hexadecimal bytes of argv[2] in one go, says with argv[3] that this is all, and prints
+ * what comes back.
+ */
 const packetScript = `
 import socket, sys
 it = socket.socket(socket.AF_UNIX)
@@ -99,7 +102,8 @@ describe(`what a client sends before it is in${obstacle === undefined ? '' : ` (
     log = new LogWatch(proxy);
   });
   afterEach(async () => {
-    // The clients have left. A connection that this daemon ended first would be told of in the next test's log.
+    // The clients have left. A connection that this daemon ended first would be told of in the next
+    // test's log.
     await Promise.all(daemon.connections.map(({ end }) => end));
     await daemon.stop();
   });
@@ -110,14 +114,18 @@ describe(`what a client sends before it is in${obstacle === undefined ? '' : ` (
     await rm(directory, { recursive: true, force: true });
   });
 
-  /** Lets somebody in who may, so that all that came before has been dealt with, and sees nothing else at the daemon. */
+  /**
+   * Lets somebody in who may, so that all that came before has been dealt with, and sees nothing
+   * else at the daemon.
+   */
   async function expectNothingForwarded(): Promise<void> {
     const client = await RawClient.connect(proxy.socket);
     await client.call(procedure.authList);
     expect((await client.openUri('qemu:///system')).status).to.equal(0);
     client.destroy();
     expect(daemon.connections).to.have.length(1);
-    // So that the proxy does not lose the daemon before it has noticed that the client is gone, and say so.
+    // So that the proxy does not lose the daemon before it has noticed that the client is gone, and
+    // say so.
     await daemon.connections[0]!.end;
     const seen = daemon.seen.map((frame) => frame.procedure);
     expect(seen).to.deep.equal([

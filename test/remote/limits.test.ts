@@ -27,7 +27,10 @@ import { freshDirectory, until } from '../peers/waiting.js';
 
 const obstacle = whyNoHost() ?? certificatesLacking() ?? saslAccountsLacking();
 
-/** Prints the milliseconds that each of argv[2] connections to argv[1] took until its first call was answered. */
+/**
+ * Prints the milliseconds that each of argv[2] connections to argv[1] took until its first call was
+ * answered.
+ */
 const timingScript = `
 import libvirt, sys, time
 for _ in range(int(sys.argv[2])):
@@ -300,7 +303,8 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
       const [worker = 0] = proxy.workers();
       process.kill(worker, 'SIGSTOP');
       const entered = [enterTls({ ...tls, below: slow }), enterTls(tls)];
-      // Longer than the patience with either, so that the one has been chosen to give way to the other.
+      // Longer than the patience with either, so that the one has been chosen to give way to the
+      // other.
       await delay(800);
       process.kill(worker, 'SIGCONT');
       for (const socket of await Promise.all(entered)) keep(socket);

@@ -17,7 +17,9 @@ const obstacle = whyNoHost() ?? certificatesLacking() ?? saslAccountsLacking();
 
 const volumeBytes = 8 * 1024 * 1024;
 
-/** Gives scripts `connection`, `download()` and `upload(number)`, which return how many bytes went. */
+/**
+ * Gives scripts `connection`, `download()` and `upload(number)`, which return how many bytes went.
+ */
 const prelude = `
 import libvirt, threading
 ${openConnection}
@@ -48,7 +50,10 @@ def at_once(*works):
     return results
 `;
 
-/** What libvirt's client does with its socket itself: an event loop or a keepalive timer would wake one up that sleeps on a frame. */
+/**
+ * What libvirt's client does with its socket itself: an event loop or a keepalive timer would wake
+ * one up that sleeps on a frame.
+ */
 describe(`clients without event loop and keepalive${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, function () {
   this.timeout(60_000);
   let directory: string;

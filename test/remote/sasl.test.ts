@@ -151,7 +151,10 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
         expect(readMechanisms(payload)).to.deep.equal(['SCRAM-SHA-256']);
       };
 
-      /** The call is answered with error 45 and no reason, the connection is closed, and the log says why. */
+      /**
+       * The call is answered with error 45 and no reason, the connection is closed, and the log
+       * says why.
+       */
       async function expectFailure(
         number: number,
         payload: Buffer | undefined,
@@ -260,7 +263,8 @@ describe(`SASL clients${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}
 
     before(async () => {
       [port] = (await freePorts(1)) as [number];
-      // GSSAPI, which Debian offers too, would be the clients' first choice and needs a Kerberos realm.
+      // GSSAPI, which Debian offers too, would be the clients' first choice and needs a Kerberos
+      // realm.
       const mechanisms = 'DIGEST-MD5 SCRAM-SHA-512 SCRAM-SHA-256 CRAM-MD5 PLAIN ANONYMOUS';
       accounts = await SaslAccounts.create({ directory, mechanisms, users });
       env = await accounts.clientEnv('fred');

@@ -53,8 +53,8 @@ function findObstacle(): string | null {
 const obstacle = findObstacle();
 
 /**
- * Runs in namespaces of its own, which end with it: /run and the network with its ports are empty there. Whatever the
- * commands print is kept apart from what the test asks for.
+ * Runs in namespaces of its own, which end with it: /run and the network with its ports are empty
+ * there. Whatever the commands print is kept apart from what the test asks for.
  */
 const scriptOf = (steps: readonly string[]): string => `
 set -euo pipefail

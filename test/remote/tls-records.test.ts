@@ -20,7 +20,9 @@ const lacking = certificatesLacking();
 
 const call = { hostname: 59, download: 209, registerEvents: 316, lifecycleEvent: 318 };
 
-/** How many frames have bytes in each record; the records hold whole frames from the first byte on. */
+/**
+ * How many frames have bytes in each record; the records hold whole frames from the first byte on.
+ */
 function framesPerRecord(records: readonly Buffer[]): number[] {
   let left = 0;
   return records.map((record) => {
@@ -69,7 +71,10 @@ describe(`the records of a TLS connection${lacking === undefined ? '' : ` (skipp
     await rm(directory, { recursive: true, force: true });
   });
 
-  /** A client that has opened a connection, with the plaintext of every record: node reads one at a time. */
+  /**
+   * A client that has opened a connection, with the plaintext of every record: node reads one at a
+   * time.
+   */
   async function recorded(): Promise<{
     client: RawClient<TLSSocket>;
     link: FrameSocket;
@@ -86,7 +91,10 @@ describe(`the records of a TLS connection${lacking === undefined ? '' : ` (skipp
     return { client, link: await daemon.connection(index), records };
   }
 
-  /** Frames of every kind that a daemon sends: replies and errors, small and large, events, a stream. */
+  /**
+   * Frames of every kind that a daemon sends: replies and errors, small and large, events, a
+   * stream.
+   */
   async function burst(client: RawClient<TLSSocket>, link: FrameSocket): Promise<Buffer[]> {
     const serials = Array.from({ length: 20 }, () => client.begin(call.hostname));
     const download = client.begin(call.download);

@@ -11,7 +11,10 @@ function withDescriptors(count: number, extra = 8, type: number = messageType.ca
   return encodeFrame({ ...header, type }, payload);
 }
 
-/** What came out of a matcher: bytes as one buffer, and how many of them had come before each frame's descriptors. */
+/**
+ * What came out of a matcher: bytes as one buffer, and how many of them had come before each
+ * frame's descriptors.
+ */
 class Recorder {
   readonly parts: Buffer[] = [];
   readonly given: { readonly at: number; readonly descriptors: number[] }[] = [];
@@ -28,7 +31,10 @@ class Recorder {
 /** Bytes as they are sent: a number stands for the byte 0 with that descriptor. */
 type Sent = readonly (Buffer | number)[];
 
-/** Gives a matcher at most `size` bytes at once, as the kernel does: a descriptor's byte ends a read. */
+/**
+ * Gives a matcher at most `size` bytes at once, as the kernel does: a descriptor's byte ends a
+ * read.
+ */
 function feed(matcher: DescriptorMatcher, sent: Sent, size: number): void {
   let pending = Buffer.alloc(0);
   const flush = (descriptors: number[]): void => {

@@ -1,11 +1,13 @@
 /**
- * Bytes of real peers: what virsh, virt-admin and libvirt's Python binding 9.0.0 exchanged with libvirtd 9.0.0 over UNIX
- * sockets, recorded between them, whole frames each.
+ * Bytes of real peers: what virsh, virt-admin and libvirt's Python binding 9.0.0 exchanged with
+ * libvirtd 9.0.0 over UNIX sockets, recorded between them, whole frames each.
  */
 
 const bytes = (hex: string): Buffer => Buffer.from(hex.replace(/\s+/g, ''), 'hex');
 
-/** A session of virsh on a UNIX socket without authentication, in order: URI probed, then asked for. */
+/**
+ * A session of virsh on a UNIX socket without authentication, in order: URI probed, then asked for.
+ */
 export const session = {
   authListCall: bytes('0000001c200080860000000100000042000000000000000000000000'),
   authListReply: bytes('000000242000808600000001000000420000000100000000000000000000000100000000'),
@@ -60,7 +62,10 @@ export const keepaliveFrames = {
   pong: bytes('0000001c6b6565700000000100000002000000020000000000000000'),
 } as const;
 
-/** A storage pool stopped: STORAGE_POOL_EVENT_LIFECYCLE. Its serial is 1, as in all events of libvirtd 9.0.0 that were seen. */
+/**
+ * A storage pool stopped: STORAGE_POOL_EVENT_LIFECYCLE. Its serial is 1, as in all events of
+ * libvirtd 9.0.0 that were seen.
+ */
 export const events = {
   poolStopped: bytes(`
     0000004020008086000000010000017200000002000000010000000000000000000000046469736b44324176
@@ -80,8 +85,8 @@ export const upload = {
 } as const;
 
 /**
- * The same volume downloaded, server to client. The hole came before the reply to the call: the server writes them
- * from different threads.
+ * The same volume downloaded, server to client. The hole came before the reply to the call: the
+ * server writes them from different threads.
  */
 export const download = {
   hole: bytes('000000282000808600000001000000d1000000060000000f00000002000000000010000000000000'),
@@ -173,7 +178,10 @@ export const admin = {
   `),
 } as const;
 
-/** Error replies of libvirtd, and one abort of a stream: some to virsh and virt-admin, some to frames made by hand. */
+/**
+ * Error replies of libvirtd, and one abort of a stream: some to virsh and virt-admin, some to
+ * frames made by hand.
+ */
 export const errors = {
   callBeforeOpen: bytes(`
     000000b82000808600000001000000030000000100000002000000010000000100000007000000010000002e

@@ -54,7 +54,8 @@ describe('XdrReader', () => {
     it(`throws on ${name} ${bytes} cut short at every byte, though the memory goes on`, () => {
       const encoded = hex(bytes);
       for (let end = 0; end < encoded.length; end++) {
-        // The first word may be a length, a count or a marker; what it announces is missed behind it.
+        // The first word may be a length, a count or a marker; what it announces is missed behind
+        // it.
         const offset = end >= 4 && !/^(u?n?signed )?hyper|^double/.test(name) ? 4 : 0;
         expectXdrError(() => read(new XdrReader(encoded, 0, end)), 'f', offset);
         expectXdrError(() => read(new XdrReader(encoded.subarray(0, end))), 'f', offset);

@@ -4,7 +4,10 @@ import type { RawClient } from '../peers/raw-client.js';
 import { stressCall, type StressDaemon } from '../peers/stress-daemon.js';
 import { until } from '../peers/waiting.js';
 
-/** Calls that are never answered, as many as max_client_requests lets through, and those that wait behind them. */
+/**
+ * Calls that are never answered, as many as max_client_requests lets through, and those that wait
+ * behind them.
+ */
 const blocked = 5;
 const queued = 50;
 
@@ -15,7 +18,10 @@ const patience = 30_000;
 /** By which the daemon knows whose calls it is not to answer. */
 const clientNumber = 2;
 
-/** A client that has all its calls blocked and asks with PING again and again whether the proxy is alive. */
+/**
+ * A client that has all its calls blocked and asks with PING again and again whether the proxy is
+ * alive.
+ */
 export class KeepaliveWatch {
   /** Milliseconds until each PONG. */
   readonly latencies: number[] = [];

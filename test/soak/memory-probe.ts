@@ -1,6 +1,7 @@
 /**
- * Makes the proxy's processes tell what memory they have in use without garbage, with no hook in the program: loaded into
- * them by NODE_OPTIONS, it collects on a signal and writes what is left into a file of a directory.
+ * Makes the proxy's processes tell what memory they have in use without garbage, with no hook in
+ * the program: loaded into them by NODE_OPTIONS, it collects on a signal and writes what is left
+ * into a file of a directory.
  */
 import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

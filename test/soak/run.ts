@@ -12,7 +12,10 @@ Sessions of every kind, half of them cut off at a random byte, with reloads, kil
 end descriptors, memory, sockets and clients must be where they were.
 `;
 
-/** Milliseconds in which a PONG has to come when no load but its own blocked calls is there (goal 9). */
+/**
+ * Milliseconds in which a PONG has to come when no load but its own blocked calls is there (goal
+ * 9).
+ */
 const pongGoal = 100;
 
 function render(report: SoakReport): string {

@@ -41,24 +41,34 @@ export interface SoakReport {
 /** Milliseconds between two of the things that are done to the service. */
 const blowInterval = 3000;
 
-/** Sessions that make every process allocate what it keeps for good, and the most sessions of a first try. */
+/**
+ * Sessions that make every process allocate what it keeps for good, and the most sessions of a
+ * first try.
+ */
 const warmUp = 400;
 
 /** Milliseconds until all is to be quiet when nobody comes any more. */
 const patience = 60_000;
 
-/** Bytes by which a process may have grown in the steady half: compiled code, and caches with a bound. */
+/**
+ * Bytes by which a process may have grown in the steady half: compiled code, and caches with a
+ * bound.
+ */
 const mostGrowth = 6 * 1024 * 1024;
 
 /** Descriptors by which the processes may differ: the admin's own connection comes and goes. */
 const slack = 1;
 
-/** Breaks that one blow may cause for each client there is: of its session, and of one it tries at once. */
+/**
+ * Breaks that one blow may cause for each client there is: of its session, and of one it tries at
+ * once.
+ */
 const breaksPerBlow = 3;
 
 /**
- * The whole service under sessions of every kind, half of them cut off: in its first half with reloads, killed workers and
- * restarted daemons, in its steady half with restarted daemons alone, so that processes stay and can be compared.
+ * The whole service under sessions of every kind, half of them cut off: in its first half with
+ * reloads, killed workers and restarted daemons, in its steady half with restarted daemons alone,
+ * so that processes stay and can be compared.
  */
 export class Soak {
   private readonly counts = {
@@ -132,8 +142,8 @@ export class Soak {
   }
 
   /**
-   * Begins a part of the soak that takes `share` of the time and ends with `until` of the sessions; the result tells whether
-   * it is over.
+   * Begins a part of the soak that takes `share` of the time and ends with `until` of the sessions;
+   * the result tells whether it is over.
    */
   private part(share: number, until: number): () => boolean {
     const { seconds, sessions } = this.options;
@@ -200,7 +210,10 @@ export class Soak {
     return { port: Number(this.service.conf['tls_port']), ca: authority.cert, certificate: client };
   }
 
-  /** In turn, so that each death is followed by a reload, with which the patience for deaths begins anew. */
+  /**
+   * In turn, so that each death is followed by a reload, with which the patience for deaths begins
+   * anew.
+   */
   private async anyBlow(): Promise<void> {
     const { kills, reloads, restarts } = this.counts;
     if (restarts < reloads) await this.restart();

@@ -26,7 +26,10 @@ const visitorNumber = 1;
 
 const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
 
-/** What is wrong whatever is done to the service: no answer, not even an error, while the connection goes on, or another's. */
+/**
+ * What is wrong whatever is done to the service: no answer, not even an error, while the connection
+ * goes on, or another's.
+ */
 export class WrongAnswer extends Error {}
 
 /** All that one client sends, of every kind of frame. */

@@ -28,7 +28,10 @@ DESTDIR=$root BUILD_DIR=$2 WITH=systemd NODE=$3 bash "$4/conf/install" >"$layer/
 printf '${clusterIni.replaceAll('\n', '\\n')}' >>"$root/etc/libvirt/virtproxyd-cluster.ini"
 `;
 
-/** The machine's libvirtd with sockets that leave the usual ones to the proxy, as the manual page advises. */
+/**
+ * The machine's libvirtd with sockets that leave the usual ones to the proxy, as the manual page
+ * advises.
+ */
 const libvirtdBehind = `
 for unit in libvirtd{,-ro,-admin,-tcp,-tls}.socket; do
   ln -s /dev/null "$root/etc/systemd/system/$unit"
@@ -44,17 +47,23 @@ echo 'unix_sock_dir = "/run/libvirtd"' >>"$root/etc/libvirt/libvirtd.conf"
 
 /** What is on the host when it boots. */
 export interface HostOptions {
-  /** Puts things into the file system at $root: a script. When left out: the program, installed by hand. */
+  /**
+   * Puts things into the file system at $root: a script. When left out: the program, installed by
+   * hand.
+   */
   readonly prepare?: string;
-  /** Where libvirtd listens: behind the proxy, started by hand, or with its own units as Debian has them. */
+  /**
+   * Where libvirtd listens: behind the proxy, started by hand, or with its own units as Debian has
+   * them.
+   */
   readonly libvirtd?: 'behind' | 'own';
   /** The first process; `none` is for init scripts run by hand. */
   readonly init?: 'systemd' | 'none';
 }
 
 /**
- * What is done in the namespaces before the first process takes over: a writable layer over the machine's own file
- * system, file systems and devices of its own.
+ * What is done in the namespaces before the first process takes over: a writable layer over the
+ * machine's own file system, file systems and devices of its own.
  */
 const boot = ({
   prepare = installed,
@@ -105,7 +114,10 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin ${
 
 const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup'];
 
-/** A machine of its own, as far as namespaces make one, on which the real systemd runs with the program installed. */
+/**
+ * A machine of its own, as far as namespaces make one, on which the real systemd runs with the
+ * program installed.
+ */
 export class BootedHost {
   readonly #child: ChildProcess;
   readonly #directory: string;

@@ -21,7 +21,10 @@ certtool --generate-certificate --load-privkey libvirt/private/serverkey.pem --l
   --load-ca-certificate CA/cacert.pem --template server.cfg --outfile libvirt/servercert.pem
 `;
 
-/** What libsasl2 itself says, as it does to libvirtd, on a host with the Kerberos mechanism and no key table. */
+/**
+ * What libsasl2 itself says, as it does to libvirtd, on a host with the Kerberos mechanism and no
+ * key table.
+ */
 const noKeyTable = /^.*(krb5\.tab|gssapiv2).*$/gm;
 
 describe(`the service under systemd itself${obstacle === null ? '' : ` (${obstacle})`}`, function () {

@@ -30,8 +30,8 @@ export function lacking(...programs: readonly string[]): string | null {
 }
 
 /**
- * Builds packages into a directory, of this program or of one that calls itself another version. Resolves with their
- * paths, in the order asked for.
+ * Builds packages into a directory, of this program or of one that calls itself another version.
+ * Resolves with their paths, in the order asked for.
  */
 export async function buildPackages(
   output: string,

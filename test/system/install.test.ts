@@ -178,7 +178,9 @@ describe('conf/install', function () {
     expect(files()).to.deep.equal([edited]);
   });
 
-  /** Makes a file, and the list of installed files, look as an earlier version would have left them. */
+  /**
+   * Makes a file, and the list of installed files, look as an earlier version would have left them.
+   */
   async function pretendInstalled(path: string, text: string): Promise<void> {
     await writeFile(at(path), text);
     const list = at('/usr/local/lib/virtproxyd/installed');

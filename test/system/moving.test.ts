@@ -41,8 +41,8 @@ END
 chmod +x "$root/etc/init.d/libvirtd"`;
 
 /**
- * Stands in for libvirt's virtproxyd, which Debian does not have: libvirtd under the name of its units, with its
- * configuration file.
+ * Stands in for libvirt's virtproxyd, which Debian does not have: libvirtd under the name of its
+ * units, with its configuration file.
  */
 const otherProxy = `units=$root/usr/lib/systemd/system
 for name in '' -ro -admin; do

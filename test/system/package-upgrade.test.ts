@@ -8,7 +8,10 @@ import { buildPackages, lacking, nextVersion, version } from './built-packages.j
 const obstacle = whyNoBoot() ?? lacking('dpkg', 'dpkg-deb');
 const sockets = ['virtproxyd.socket', 'virtproxyd-ro.socket', 'virtproxyd-admin.socket'];
 
-/** Calls ten times a second on one connection, and prints that, events of networks, and whatever goes wrong. */
+/**
+ * Calls ten times a second on one connection, and prints that, events of networks, and whatever
+ * goes wrong.
+ */
 const caller = `
 import libvirt, threading, time
 libvirt.virEventRegisterDefaultImpl()

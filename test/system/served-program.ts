@@ -15,7 +15,10 @@ async function isServed(socket: string): Promise<boolean> {
   return client !== null;
 }
 
-/** Starts an installed program, whose files are in `directory`, calls a daemon through it, and stops it again. */
+/**
+ * Starts an installed program, whose files are in `directory`, calls a daemon through it, and stops
+ * it again.
+ */
 export async function expectServes(
   program: string,
   directory: string,

@@ -81,7 +81,9 @@ describe('transport/descriptor-passage', () => {
   /** Descriptors of /dev/null. */
   const opened = (count: number): number[] =>
     Array.from({ length: count }, () => openSync('/dev/null', 'r'));
-  /** What has arrived at the far end, as text with an `@` for each byte that carries a descriptor. */
+  /**
+   * What has arrived at the far end, as text with an `@` for each byte that carries a descriptor.
+   */
   const readFar = (limit = Infinity): string => {
     let text = '';
     const buffer = Buffer.alloc(64 * 1024);

@@ -1,6 +1,6 @@
 /**
- * The script inside the status page: fetches `/status.json` and shows it, again and again. It runs in the browser and is
- * put into the page as one piece, so it imports nothing but types.
+ * The script inside the status page: fetches `/status.json` and shows it, again and again. It runs
+ * in the browser and is put into the page as one piece, so it imports nothing but types.
  */
 import type { DaemonStatus, Health, Status, WorkerStatus } from '../status.js';
 

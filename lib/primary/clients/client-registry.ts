@@ -24,8 +24,8 @@ export interface Client {
   /** Whose connection it is when those of the same are counted. */
   readonly origin: string;
   /**
-   * Since when its worker waits for it, as far as known before it has logged in; null until taken. Milliseconds since the
-   * epoch.
+   * Since when its worker waits for it, as far as known before it has logged in; null until taken.
+   * Milliseconds since the epoch.
    */
   silentSince: number | null;
   stage: LoginStage;
@@ -37,8 +37,9 @@ export interface Client {
 }
 
 /**
- * Milliseconds that it may be a client's turn at each stage before it has to give way. A real one begins as soon as it is
- * connected, and goes on with its handshake after a round trip, but its user may have to type a password.
+ * Milliseconds that it may be a client's turn at each stage before it has to give way. A real one
+ * begins as soon as it is connected, and goes on with its handshake after a round trip, but its
+ * user may have to type a password.
  */
 export const patience: Readonly<Record<LoginStage, number>> = {
   silent: 100,
@@ -55,7 +56,10 @@ const leniency = 10;
 /** How many connections that have not logged in there are of each origin. */
 export type Census = ReadonlyMap<string, number>;
 
-/** A client that is to give way, and the milliseconds for which it must have been its turn at its stage. */
+/**
+ * A client that is to give way, and the milliseconds for which it must have been its turn at its
+ * stage.
+ */
 export interface Candidate {
   readonly client: Client;
   readonly patience: number;
@@ -132,8 +136,9 @@ export class ClientRegistry {
   }
 
   /**
-   * Who is to give way to a new client at `now`: of those whose turn it has been for too long one of whom most have not
-   * logged in, of these the oldest of the earliest stage; null when there is none.
+   * Who is to give way to a new client at `now`: of those whose turn it has been for too long one
+   * of whom most have not logged in, of these the oldest of the earliest stage; null when there is
+   * none.
    */
   leastWelcome(newcomer: Client, census: Census, now: number): Candidate | null {
     let least: Candidate | null = null;

@@ -21,7 +21,10 @@ export interface DescriptorRelief {
   resume(): void;
 }
 
-/** Lets clients wait in the kernel while few descriptors are left, so that administrators are still let in. */
+/**
+ * Lets clients wait in the kernel while few descriptors are left, so that administrators are still
+ * let in.
+ */
 export class DescriptorReserve {
   private resting = false;
   /** Connections that may wait, once it is known for how many there are descriptors. */
@@ -61,7 +64,8 @@ export class DescriptorReserve {
     this.resting = true;
     this.scarcity.add();
     this.relief.rest();
-    // From the second time on numbers tell too little: what was closed meanwhile left low ones free.
+    // From the second time on numbers tell too little: what was closed meanwhile left low ones
+    // free.
     this.longestQueue = Math.min(this.longestQueue, queue);
     const look = setInterval(() => {
       const left = this.relief.queueLength();
@@ -74,7 +78,10 @@ export class DescriptorReserve {
   }
 }
 
-/** Raises the limit of open files as far as it goes, and warns when that is not far enough for `maxClients`. */
+/**
+ * Raises the limit of open files as far as it goes, and warns when that is not far enough for
+ * `maxClients`.
+ */
 export function raiseLimitFor(maxClients: number, log: Logger): void {
   const { soft } = raiseOpenFilesLimit();
   // A worker may have all clients, and a client two or more daemons.

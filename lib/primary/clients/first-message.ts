@@ -2,14 +2,20 @@ import { transportTraits, type Transport } from '../../control/transports.js';
 import { peek } from '../../native/peek.js';
 import { isWholeRecord, longestRecord } from '../../transport/client-hello.js';
 
-/** How much of a client's first message waits in its socket: all of it, not yet all, or the client has left. */
+/**
+ * How much of a client's first message waits in its socket: all of it, not yet all, or the client
+ * has left.
+ */
 export type FirstMessage = 'whole' | 'partial' | 'gone';
 
 const buffer = Buffer.alloc(longestRecord);
 
 const isWhole = { frame: isWholeFrame, 'tls-record': isWholeRecord } as const;
 
-/** Looks without reading. What is no message counts as whole: whoever reads it will turn the client away. */
+/**
+ * Looks without reading. What is no message counts as whole: whoever reads it will turn the client
+ * away.
+ */
 export function firstMessage(fd: number, transport: Transport): FirstMessage {
   const length = peek(fd, buffer);
   if (length === null) return 'partial';

@@ -6,7 +6,10 @@ import { processStartTime } from '../../native/process-info.js';
 /** Only where SELinux runs is a peer's security label an SELinux context. */
 const hasSelinux = existsSync('/sys/fs/selinux/enforce');
 
-/** Who connected, asked of the kernel at once so that the pid cannot have been given to another process. */
+/**
+ * Who connected, asked of the kernel at once so that the pid cannot have been given to another
+ * process.
+ */
 export function localPeer(fd: number): LocalPeer {
   const { pid, uid, gid } = peerCredentials(fd);
   return {

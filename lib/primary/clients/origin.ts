@@ -2,14 +2,18 @@ import type { ClientIntroduction } from '../../control/messages.js';
 
 const mappedAddress = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i;
 
-/** Groups of 16 bits that a network gives to a site or a link; the rest of an IPv6 address its owner chooses at will. */
+/**
+ * Groups of 16 bits that a network gives to a site or a link; the rest of an IPv6 address its owner
+ * chooses at will.
+ */
 const prefixGroups = 4;
 
 const groups = 8;
 
 /**
- * Whose connection it is when those of "the same" are counted: a user of this host, an IPv4 address, also one that came to
- * an IPv6 socket, or the first 64 bits of an IPv6 address, with its zone.
+ * Whose connection it is when those of "the same" are counted: a user of this host, an IPv4
+ * address, also one that came to an IPv6 socket, or the first 64 bits of an IPv6 address, with its
+ * zone.
  */
 export function originOf({
   local,

@@ -20,7 +20,10 @@ import { localPeer } from './local-peer.js';
 import { originOf } from './origin.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
 
-/** Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and login_timeout. */
+/**
+ * Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and
+ * login_timeout.
+ */
 export interface ClientLimits {
   readonly maxClients: number;
   /** 0: no limit. */
@@ -44,8 +47,8 @@ export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
 const retryInterval = 50;
 
 /**
- * Which part of max_anonymous_clients is kept for newcomers. Strangers that were let in at once all have to give way at
- * once, and until then there would be no place for anybody.
+ * Which part of max_anonymous_clients is kept for newcomers. Strangers that were let in at once all
+ * have to give way at once, and until then there would be no place for anybody.
  */
 const keptPlaces = 1 / 4;
 
@@ -53,8 +56,8 @@ const keptPlaces = 1 / 4;
 const freshness = patience.handshake;
 
 /**
- * How many more than max_queued_clients may wait to be turned away, as a part of it. Whoever is turned away may be back at
- * once, and a thousand that do so would leave us time for nobody else.
+ * How many more than max_queued_clients may wait to be turned away, as a part of it. Whoever is
+ * turned away may be back at once, and a thousand that do so would leave us time for nobody else.
  */
 const overflow = 1 / 2;
 
@@ -68,11 +71,11 @@ export type HandOver = (
 ) => WorkerProcess | null;
 
 /**
- * Takes accepted connections in and sees that each gets to a worker, within the limits, which count over all sockets
- * and workers. At max_clients new ones wait for a place, first come, first served. At max_anonymous_clients the oldest
- * silent connection gives way to a new one that has something to say, so that strangers who never log in cannot shut
- * anybody out. Root and the user the daemon runs as are let in over the UNIX sockets whatever the limits say, to put
- * things right.
+ * Takes accepted connections in and sees that each gets to a worker, within the limits, which count
+ * over all sockets and workers. At max_clients new ones wait for a place, first come, first served.
+ * At max_anonymous_clients the oldest silent connection gives way to a new one that has something
+ * to say, so that strangers who never log in cannot shut anybody out. Root and the user the daemon
+ * runs as are let in over the UNIX sockets whatever the limits say, to put things right.
  */
 export class Reception {
   readonly clients = new ClientRegistry();
@@ -198,7 +201,10 @@ export class Reception {
     this.changed();
   }
 
-  /** Gives clients that wait to workers, as far as limits and workers allow, first come, first served. */
+  /**
+   * Gives clients that wait to workers, as far as limits and workers allow, first come, first
+   * served.
+   */
   serveWaiting(): void {
     if (this.waiting.length === 0) return;
     this.waiting = this.waiting.filter((client) => this.isInCrowd(client) || !this.serve(client));
@@ -225,9 +231,10 @@ export class Reception {
   }
 
   /**
-   * Lets strangers in who wait because as many are there as may be, and has others give way for them. Only those count whose
-   * first message is there, as a real client sends it as soon as it is connected. Those of whom fewest are there come first,
-   * and then the newest, as the others have been waiting for long already.
+   * Lets strangers in who wait because as many are there as may be, and has others give way for
+   * them. Only those count whose first message is there, as a real client sends it as soon as it is
+   * connected. Those of whom fewest are there come first, and then the newest, as the others have
+   * been waiting for long already.
    */
   private serveCrowd(): void {
     const census = this.clients.census(this.waiting);
@@ -251,7 +258,10 @@ export class Reception {
     this.waiting = this.waiting.filter((client) => !leaving.has(client));
   }
 
-  /** Strangers that wait and have sent something, or left, or waited for too long; those first that are to be served first. */
+  /**
+   * Strangers that wait and have sent something, or left, or waited for too long; those first that
+   * are to be served first.
+   */
   private strangersWithNews(census: Census): Client[] {
     const now = Date.now();
     const due = this.waiting.filter(({ loggedIn, nextLook }) => !loggedIn && nextLook <= now);
@@ -321,7 +331,10 @@ export class Reception {
     });
   }
 
-  /** Nobody tells when a connection has been silent for too long, nor when one that waits has sent something. */
+  /**
+   * Nobody tells when a connection has been silent for too long, nor when one that waits has sent
+   * something.
+   */
   private tryAgainLater(): void {
     if (this.waiting.length === 0 || this.retry !== null) return;
     this.retry = setTimeout(() => {
@@ -332,7 +345,10 @@ export class Reception {
     }, retryInterval);
   }
 
-  /** Has somebody asked to give way to the newcomer; whether he does only his worker can say. False when there is nobody. */
+  /**
+   * Has somebody asked to give way to the newcomer; whether he does only his worker can say. False
+   * when there is nobody.
+   */
   private askForPlace(newcomer: Client, census: Census): boolean {
     const { maxClients, maxAnonymous } = this.limits;
     if (this.clients.size > maxClients) return false;
@@ -370,8 +386,8 @@ export class Reception {
   }
 
   /**
-   * Where in the queue the one is that has waited in vain longest: who has said nothing that could be served, though it had
-   * time to, before all others.
+   * Where in the queue the one is that has waited in vain longest: who has said nothing that could
+   * be served, though it had time to, before all others.
    */
   private longestInVain(): number {
     const since = Date.now() - patience.silent;

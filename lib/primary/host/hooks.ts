@@ -33,8 +33,9 @@ const leftoverTime = 200;
 const noObject = '-';
 
 /**
- * Runs the hook, then the ones in the directory of its name with .d, in alphabetical order, as far as they are
- * executable. Resolves when the last has ended; a hook that fails or hangs is logged and changes nothing.
+ * Runs the hook, then the ones in the directory of its name with .d, in alphabetical order, as far
+ * as they are executable. Resolves when the last has ended; a hook that fails or hangs is logged
+ * and changes nothing.
  */
 export async function runHooks(event: HookEvent, options: HookOptions): Promise<void> {
   for (const program of hookPrograms(options.file)) await runHook(program, event, options);
@@ -96,7 +97,10 @@ async function runHook(
   }
 }
 
-/** Resolves with what went wrong, or null when the hook succeeded. Rejects when it cannot be started. */
+/**
+ * Resolves with what went wrong, or null when the hook succeeded. Rejects when it cannot be
+ * started.
+ */
 function ended(child: ChildProcess): Promise<string | null> {
   return new Promise((resolve, reject) => {
     child.once('error', reject);

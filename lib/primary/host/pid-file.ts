@@ -16,8 +16,8 @@ export class PidFileError extends Error {
 }
 
 /**
- * The PID file, write-locked as long as the process lives: what keeps a second instance away. The process must not open
- * the file by any other way, since closing it there would end the lock.
+ * The PID file, write-locked as long as the process lives: what keeps a second instance away. The
+ * process must not open the file by any other way, since closing it there would end the lock.
  */
 export class PidFile {
   private constructor(
@@ -25,7 +25,10 @@ export class PidFile {
     private readonly fd: number,
   ) {}
 
-  /** Throws PidFileError, with `hint` where the file cannot be made; what another instance holds is left as it is. */
+  /**
+   * Throws PidFileError, with `hint` where the file cannot be made; what another instance holds is
+   * left as it is.
+   */
   static acquire(path: string, hint = ''): PidFile {
     for (;;) {
       let fd: number;

@@ -9,11 +9,13 @@ import * as accounts from '../../native/accounts.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
-// TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need neither.
+// TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need
+// neither.
 
 /**
- * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing libsasl2. Logs what works but
- * deserves a look. Gives the end of the certificates, null without TLS.
+ * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing
+ * libsasl2. Logs what works but deserves a look. Gives the end of the certificates, null without
+ * TLS.
  */
 export async function checkPrerequisites(
   configuration: Configuration,
@@ -25,7 +27,10 @@ export async function checkPrerequisites(
   return expiry;
 }
 
-/** Rejects with ConfigError for the key that names what is at fault, and logs what works but deserves a look. */
+/**
+ * Rejects with ConfigError for the key that names what is at fault, and logs what works but
+ * deserves a look.
+ */
 export async function checkTlsFiles(
   configuration: Configuration,
   log: Logger,

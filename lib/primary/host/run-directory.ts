@@ -17,7 +17,10 @@ export function makeRunDirectory(configuration: Configuration): void {
   }
 }
 
-/** With those above it. Node's own way never returns where nothing can be made in a directory that exists, as in /proc. */
+/**
+ * With those above it. Node's own way never returns where nothing can be made in a directory that
+ * exists, as in /proc.
+ */
 function makeDirectory(path: string, mode: number): void {
   if (existsSync(path)) return;
   makeDirectory(dirname(path), mode);

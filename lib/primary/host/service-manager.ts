@@ -1,6 +1,9 @@
 import { DatagramSocket } from '../../native/datagram.js';
 
-/** Messages that may wait while the service manager is too busy to take them; older ones are dropped. */
+/**
+ * Messages that may wait while the service manager is too busy to take them; older ones are
+ * dropped.
+ */
 const maxWaiting = 32;
 
 /** Milliseconds until a message that could not be sent is tried again. */
@@ -9,8 +12,9 @@ const retryInterval = 100;
 const controlCharacters = /[\u0000-\u001f\u007f]+/g;
 
 /**
- * The way to systemd, or whoever else speaks sd_notify(3) and its watchdog (sd_watchdog_enabled(3)). Without
- * NOTIFY_SOCKET every method does nothing. Nothing here throws or waits: what goes wrong is told to `debug`.
+ * The way to systemd, or whoever else speaks sd_notify(3) and its watchdog
+ * (sd_watchdog_enabled(3)). Without NOTIFY_SOCKET every method does nothing. Nothing here throws or
+ * waits: what goes wrong is told to `debug`.
  */
 export class ServiceManager {
   private readonly target: string | undefined;
@@ -76,14 +80,17 @@ export class ServiceManager {
     this.notify(`STATUS=${oneLine(text)}`);
   }
 
-  /** Another process is the service's main one from now on, and alone may speak to the service manager. */
+  /**
+   * Another process is the service's main one from now on, and alone may speak to the service
+   * manager.
+   */
   mainPid(pid: number): void {
     this.notify(`MAINPID=${pid}`);
   }
 
   /**
-   * Says as often as the service manager wants to hear it that the daemon lives, as long as it does; nothing where it
-   * watches nobody. A daemon that falls silent is killed.
+   * Says as often as the service manager wants to hear it that the daemon lives, as long as it
+   * does; nothing where it watches nobody. A daemon that falls silent is killed.
    */
   startWatchdog(isAlive: () => boolean): void {
     if (this.socket === null || this.watchdogMicroseconds === 0 || this.watchdog !== null) return;

@@ -6,9 +6,10 @@ import type { Environment } from '../../config/paths.js';
 import type { InheritedListener } from '../listeners/listener.js';
 
 /**
- * How one primary follows another on the same listening sockets, to run a new version of the program. The old one starts
- * the new one with the sockets as descriptors from 4 up, and a pipe as descriptor 3, on which the new one says `ready`
- * when its workers are up, and the old one says `go` when it has stopped accepting and given up the PID file.
+ * How one primary follows another on the same listening sockets, to run a new version of the
+ * program. The old one starts the new one with the sockets as descriptors from 4 up, and a pipe as
+ * descriptor 3, on which the new one says `ready` when its workers are up, and the old one says
+ * `go` when it has stopped accepting and given up the PID file.
  */
 const conversationDescriptor = 3;
 const variable = 'VIRTPROXYD_SUCCESSION';
@@ -58,7 +59,9 @@ export interface SuccessorOptions {
   /** The directory this program was started in: the command line may name files relative to it. */
   readonly directory: string;
   readonly env: Environment;
-  /** Without a terminal of its own a failing successor says why here; null: on the standard error. */
+  /**
+   * Without a terminal of its own a failing successor says why here; null: on the standard error.
+   */
   readonly complaint: ((line: string) => void) | null;
   /** Ends a successor that is not ready yet. */
   readonly signal: AbortSignal;

@@ -38,8 +38,8 @@ export interface ActivatedSocket {
 }
 
 /**
- * Under socket activation the service manager decides what there is to listen on. Throws ConfigError for settings that
- * were no mistake while a listener was off.
+ * Under socket activation the service manager decides what there is to listen on. Throws
+ * ConfigError for settings that were no mistake while a listener was off.
  */
 export function underActivation(
   configuration: Configuration,
@@ -54,8 +54,8 @@ export function underActivation(
 }
 
 /**
- * What to say of a read-write socket that is root's alone because nobody logs in there, where distributions' builds of the
- * C daemon let everybody in; null where that does not apply.
+ * What to say of a read-write socket that is root's alone because nobody logs in there, where
+ * distributions' builds of the C daemon let everybody in; null where that does not apply.
  */
 export function closedToGroups(
   { mode, conf, lines, paths }: Configuration,
@@ -70,8 +70,9 @@ export function closedToGroups(
 }
 
 /**
- * All listening sockets: those that the service manager has opened, if any, else those of the configuration, and that for
- * metrics, of which the service manager knows nothing. Throws ConfigError for a group, name or port nobody knows.
+ * All listening sockets: those that the service manager has opened, if any, else those of the
+ * configuration, and that for metrics, of which the service manager knows nothing. Throws
+ * ConfigError for a group, name or port nobody knows.
  */
 export async function planListeners(
   configuration: Configuration,
@@ -160,7 +161,10 @@ const metricsBacklog = 64;
 /** What max_queued_clients = 0 means. */
 const defaultBacklog = 30;
 
-/** `virt-admin -c libvirtd:///system` looks for the first, `virt-admin -c virtproxyd:///system` for the second. */
+/**
+ * `virt-admin -c libvirtd:///system` looks for the first, `virt-admin -c virtproxyd:///system` for
+ * the second.
+ */
 const adminSocketNames = ['libvirt-admin-sock', 'virtproxyd-admin-sock'];
 
 function plannedPaths(configuration: Configuration): PlannedListener[] {

@@ -36,8 +36,8 @@ export class ListenerSet {
   }
 
   /**
-   * Takes over the sockets that a predecessor or the service manager listens on already. They are shared for now: the
-   * predecessor may have to go on with them.
+   * Takes over the sockets that a predecessor or the service manager listens on already. They are
+   * shared for now: the predecessor may have to go on with them.
    */
   takeOver(
     inherited: readonly InheritedListener[],
@@ -61,8 +61,8 @@ export class ListenerSet {
   }
 
   /**
-   * Opens what the plan has and the set lacks, before anything old is closed. `commit` or `abandon` is to follow. Throws
-   * ListenError; nothing has changed then.
+   * Opens what the plan has and the set lacks, before anything old is closed. `commit` or `abandon`
+   * is to follow. Throws ListenError; nothing has changed then.
    */
   async prepare(plan: readonly PlannedListener[]): Promise<void> {
     const opened: Listener[] = [];
@@ -88,7 +88,10 @@ export class ListenerSet {
     }
   }
 
-  /** Makes the change that was prepared: new sockets accept, changed ones are as they should be, the rest is closed. */
+  /**
+   * Makes the change that was prepared: new sockets accept, changed ones are as they should be, the
+   * rest is closed.
+   */
   commit(): void {
     if (this.pending === null) return;
     const { plan, opened } = this.pending;
@@ -121,14 +124,19 @@ export class ListenerSet {
     for (const listener of this.listeners.values()) listener.pause();
   }
 
-  /** Stops accepting clients for a while, until the next `accept`; administrators are still accepted. */
+  /**
+   * Stops accepting clients for a while, until the next `accept`; administrators are still
+   * accepted.
+   */
   pauseClients(): void {
     for (const listener of this.listeners.values()) {
       if (listener.settings.role !== 'admin') listener.pause();
     }
   }
 
-  /** Lets nobody new connect to the UNIX sockets, while connections that wait are still accepted. */
+  /**
+   * Lets nobody new connect to the UNIX sockets, while connections that wait are still accepted.
+   */
   hide(): void {
     for (const listener of this.listeners.values()) listener.hide();
   }
@@ -137,7 +145,10 @@ export class ListenerSet {
     for (const listener of this.listeners.values()) listener.show();
   }
 
-  /** Leaves the files of the sockets there are to another process that listens on them too, or takes them back. */
+  /**
+   * Leaves the files of the sockets there are to another process that listens on them too, or takes
+   * them back.
+   */
   share(shared: boolean): void {
     for (const listener of this.listeners.values()) listener.share(shared);
   }

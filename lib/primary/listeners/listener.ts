@@ -58,7 +58,10 @@ export interface HandleAddress {
   port?: number;
 }
 
-/** An accepted connection that nothing has been read from. The methods besides `close` are those of TCP. */
+/**
+ * An accepted connection that nothing has been read from. The methods besides `close` are those of
+ * TCP.
+ */
 export interface Connection extends SocketHandle {
   /** Both fill in the address and return 0, or an error. */
   getpeername?(address: HandleAddress): number;
@@ -69,7 +72,10 @@ export interface Connection extends SocketHandle {
 
 type ServerHandle = { onconnection: (status: number, connection: Connection) => void };
 
-/** Node's types do not name the class of a connection's handle. Of a TCP or UNIX socket that is no server the type is 0. */
+/**
+ * Node's types do not name the class of a connection's handle. Of a TCP or UNIX socket that is no
+ * server the type is 0.
+ */
 interface OpenableConnection extends Connection {
   readonly constructor: new (type: 0) => OpenableConnection;
   /** Takes the descriptor over and returns 0, or an error. */
@@ -94,8 +100,8 @@ export interface InheritedListener {
 }
 
 /**
- * One listening socket. It holds the kernel's socket by a descriptor of its own, so that accepting can stop and go on,
- * or pass to another process, without losing a connection that waits.
+ * One listening socket. It holds the kernel's socket by a descriptor of its own, so that accepting
+ * can stop and go on, or pass to another process, without losing a connection that waits.
  */
 export class Listener {
   private server: Server | null = null;
@@ -127,7 +133,10 @@ export class Listener {
     }
   }
 
-  /** Listens on TCP, even where one of `rivals` does already, which are to be closed soon. Throws ListenError. */
+  /**
+   * Listens on TCP, even where one of `rivals` does already, which are to be closed soon. Throws
+   * ListenError.
+   */
   static onAddress(
     settings: ListenerSettings,
     address: string,
@@ -147,20 +156,27 @@ export class Listener {
     }
   }
 
-  /** Takes over a socket that listens already; `path` names a file that is ours to remove, unless it is shared. */
+  /**
+   * Takes over a socket that listens already; `path` names a file that is ours to remove, unless it
+   * is shared.
+   */
   static inherited(settings: ListenerSettings, fd: number, path: string | null): Listener {
     const inode = path === null ? undefined : statSync(path, { throwIfNoEntry: false })?.ino;
     const file = path === null || inode === undefined ? null : { path, inode };
     return new Listener(settings, fd, file);
   }
 
-  /** Begins to accept, or goes on. Nothing is read from a connection before it is handed to a worker. */
+  /**
+   * Begins to accept, or goes on. Nothing is read from a connection before it is handed to a
+   * worker.
+   */
   accept(events: ListenerEvents): void {
     if (this.server !== null) return;
     const server = createServer();
     server.on('error', (error) => events.failed(this, error));
     server.listen({ fd: duplicate(this.fd) });
-    // Node would make a Socket of each connection, which costs more than all that is done here for one.
+    // Node would make a Socket of each connection, which costs more than all that is done here for
+    // one.
     const { _handle: handle } = server as unknown as { readonly _handle: ServerHandle };
     const failed = handle.onconnection.bind(handle);
     handle.onconnection = (status, connection) => {
@@ -184,8 +200,8 @@ export class Listener {
   }
 
   /**
-   * Node accepts one connection in a turn of its event loop. When strangers come faster than that, all others would wait
-   * behind them in the kernel's queue.
+   * Node accepts one connection in a turn of its event loop. When strangers come faster than that,
+   * all others would wait behind them in the kernel's queue.
    */
   private acceptMore(server: Server, first: OpenableConnection, events: ListenerEvents): void {
     for (let count = 1; count < batch && this.server === server; count++) {

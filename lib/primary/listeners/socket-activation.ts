@@ -50,10 +50,11 @@ const rolesByName = new Map<string, ServiceRole>(
 );
 
 /**
- * The sockets passed to process `pid` by LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, in their order; none when they are
- * for another process. Each is told by its name, or else by its address. Programs started later get neither the sockets
- * nor the variables, which are removed from `env`.
- * @throws {ActivationError} for a socket that nobody would accept on, whose clients would wait for ever
+ * The sockets passed to process `pid` by LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, in their order;
+ * none when they are for another process. Each is told by its name, or else by its address.
+ * Programs started later get neither the sockets nor the variables, which are removed from `env`.
+ * @throws {ActivationError} for a socket that nobody would accept on, whose clients would wait for
+ * ever
  */
 export function inheritedSockets(
   env: Record<string, string | undefined>,
@@ -77,8 +78,8 @@ export function inheritedSockets(
 }
 
 /**
- * Sentences about UNIX sockets that were not passed though others were: as the daemon opens none itself then, their
- * clients cannot connect.
+ * Sentences about UNIX sockets that were not passed though others were: as the daemon opens none
+ * itself then, their clients cannot connect.
  * @param roles the UNIX sockets that the daemon serves in its mode
  */
 export function missingSockets(

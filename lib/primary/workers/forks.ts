@@ -25,8 +25,9 @@ export interface Forks {
 }
 
 /**
- * The signal by which throng is told to fork no more: emitted here, not sent. throng passes it on to the workers, where
- * this one does nothing, since how workers end is said over their control channels.
+ * The signal by which throng is told to fork no more: emitted here, not sent. throng passes it on
+ * to the workers, where this one does nothing, since how workers end is said over their control
+ * channels.
  */
 const stopSignal = 'SIGURG';
 

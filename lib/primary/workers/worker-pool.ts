@@ -36,9 +36,10 @@ interface Start {
 }
 
 /**
- * The worker processes. As many are forked as there should be, and another when one has left the cluster: at once if it
- * drains, after crashes later and later, since a worker may be unable even to load. A forked worker is a spare, which
- * does nothing; the pool configures as many spares as workers are missing.
+ * The worker processes. As many are forked as there should be, and another when one has left the
+ * cluster: at once if it drains, after crashes later and later, since a worker may be unable even
+ * to load. A forked worker is a spare, which does nothing; the pool configures as many spares as
+ * workers are missing.
  */
 export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Workers that were replaced so far, by the reason. */
@@ -69,7 +70,10 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     private readonly log: Logger,
   ) {}
 
-  /** Starts `count` workers and keeps their number up. Resolves when the first is ready. Throws WorkerStartError. */
+  /**
+   * Starts `count` workers and keeps their number up. Resolves when the first is ready. Throws
+   * WorkerStartError.
+   */
   async start(setup: WorkerSetup, count: number): Promise<void> {
     this.setup = setup;
     this.generation = 1;
@@ -111,8 +115,8 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   /**
-   * Brings up one worker of a new generation. Resolves with it when it is ready; it takes clients only after `renew`.
-   * Throws WorkerStartError when it ends before, and nothing has changed then.
+   * Brings up one worker of a new generation. Resolves with it when it is ready; it takes clients
+   * only after `renew`. Throws WorkerStartError when it ends before, and nothing has changed then.
    */
   async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
     this.ensureRunning();
@@ -160,7 +164,10 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     return { minWorkers: this.least, maxWorkers: this.most };
   }
 
-  /** Changes the number of workers to one within the bounds: more are started, or those with the fewest clients drain. */
+  /**
+   * Changes the number of workers to one within the bounds: more are started, or those with the
+   * fewest clients drain.
+   */
   resize({ minWorkers, maxWorkers }: WorkerBounds): void {
     [this.least, this.most] = [minWorkers, maxWorkers];
     this.target = Math.min(Math.max(this.target, minWorkers), maxWorkers);
@@ -199,8 +206,8 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   /**
-   * Hands a client to the ready worker with the fewest; null when there is none. One that has not even taken those it was
-   * handed before may hang: it comes last.
+   * Hands a client to the ready worker with the fewest; null when there is none. One that has not
+   * even taken those it was handed before may hang: it comes last.
    */
   hand(introduction: ClientIntroduction, handle: SocketHandle): WorkerProcess | null {
     let fewest: WorkerProcess | null = null;
@@ -237,8 +244,8 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   /**
-   * A process left the cluster, to drain or because it died. With a socket on its way to a worker that dies this is never
-   * told, so that its end counts as well.
+   * A process left the cluster, to drain or because it died. With a socket on its way to a worker
+   * that dies this is never told, so that its end counts as well.
    */
   onDisconnect(process: ClusterWorker): void {
     for (const worker of this.workers) if (worker.is(process)) this.onLeft(worker);
@@ -361,7 +368,10 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     this.wait = null;
   }
 
-  /** Configures spares until there are as many workers as there should be; more spares are on their way. */
+  /**
+   * Configures spares until there are as many workers as there should be; more spares are on their
+   * way.
+   */
   private fill(): void {
     if (this.setup === null || this.stopping || this.wait !== null) return;
     let missing = this.target - this.live.length;

@@ -12,8 +12,8 @@ import type {
 import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /**
- * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no more clients;
- * `gone`: the process has ended, or is as good as dead.
+ * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no
+ * more clients; `gone`: the process has ended, or is as good as dead.
  */
 export type WorkerState = 'spare' | 'starting' | 'ready' | 'draining' | 'gone';
 
@@ -34,7 +34,10 @@ export interface WorkerEvents {
 /** The descriptor of the control channel in a worker's stdio. */
 const controlDescriptor = 4;
 
-/** A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel. */
+/**
+ * A worker's stdio: nothing to read or print, complaints to us, node's channel, the control
+ * channel.
+ */
 export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;
 
 /** The primary's side of one worker process. */
@@ -165,7 +168,9 @@ export class WorkerProcess {
     });
   }
 
-  /** Hands over an accepted socket; our copy stays open until the worker says that it has its own. */
+  /**
+   * Hands over an accepted socket; our copy stays open until the worker says that it has its own.
+   */
   hand(introduction: ClientIntroduction, handle: SocketHandle): void {
     this.clientCount++;
     this.untaken++;

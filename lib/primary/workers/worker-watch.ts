@@ -2,14 +2,20 @@ import type { Logger } from '../../logging/logger.js';
 import type { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 
-/** Milliseconds between heartbeats, and of silence after which a worker's event loop counts as stuck. */
+/**
+ * Milliseconds between heartbeats, and of silence after which a worker's event loop counts as
+ * stuck.
+ */
 const heartbeatInterval = 2000;
 const heartbeatPatience = 15_000;
 
 /** Milliseconds between measurements of what the workers use. */
 const usageInterval = 5000;
 
-/** Milliseconds that pidusage keeps a process's file open and its last figures, from which the next are reckoned. */
+/**
+ * Milliseconds that pidusage keeps a process's file open and its last figures, from which the next
+ * are reckoned.
+ */
 const usageMemory = 2 * usageInterval;
 
 /** When it is needed first, so as not to hold up the start. */
@@ -42,8 +48,9 @@ export class WorkerWatch {
   }
 
   /**
-   * A worker can soon log in nobody: it is replaced however many drain already. Each of those has clients, so that there are
-   * never more of them than max_clients; drain_timeout limits their time.
+   * A worker can soon log in nobody: it is replaced however many drain already. Each of those has
+   * clients, so that there are never more of them than max_clients; drain_timeout limits their
+   * time.
    */
   onWorn(worker: WorkerProcess, state: string): void {
     if (worker.state !== 'ready') return;
@@ -86,7 +93,10 @@ export class WorkerWatch {
     }
   }
 
-  /** Retires a worker, unless so many drain already that another would only add to the memory in use. */
+  /**
+   * Retires a worker, unless so many drain already that another would only add to the memory in
+   * use.
+   */
   private tooMuch(worker: WorkerProcess, what: string): void {
     if (!this.pool.isFullOfDraining) {
       this.pool.retire(worker, 'memory');

@@ -1,6 +1,8 @@
 import type { RefusalReason } from '../../control/messages.js';
 
-/** A client's way in, as the primary counts it: how long it may take, and why it was turned away. */
+/**
+ * A client's way in, as the primary counts it: how long it may take, and why it was turned away.
+ */
 export class Admission {
   /** Why it was closed before it was in. */
   refusal: RefusalReason | null = null;

@@ -3,7 +3,10 @@ import type { Framer, FrameSink } from '../../rpc/framer.js';
 import type { ByteStream, StreamListener } from '../../transport/byte-stream.js';
 import { DescriptorIntake } from '../../transport/descriptor-intake.js';
 
-/** The descriptors that a client sends with its calls, from the time on when it has asked whether it may. */
+/**
+ * The descriptors that a client sends with its calls, from the time on when it has asked whether it
+ * may.
+ */
 export class ClientDescriptors {
   private intake: DescriptorIntake | null = null;
 
@@ -33,7 +36,10 @@ export class ClientDescriptors {
     return this.intake?.offered ?? 0;
   }
 
-  /** Those of the call that is being dealt with; they belong to the caller. Null when it brought none. */
+  /**
+   * Those of the call that is being dealt with; they belong to the caller. Null when it brought
+   * none.
+   */
   take(): number[] | null {
     return this.intake?.take() ?? null;
   }

@@ -25,7 +25,9 @@ export interface ClientSituation {
   readonly phase: 'login' | 'unopened' | 'opened';
   /** A step of the login is under way. */
   readonly isLoginBusy: boolean;
-  /** That step is one of SASL: what comes before its answer may belong to no layer yet, or to none. */
+  /**
+   * That step is one of SASL: what comes before its answer may belong to no layer yet, or to none.
+   */
   readonly isSaslStepping: boolean;
   /** Descriptors can be sent to the client. */
   readonly passesDescriptors: boolean;
@@ -36,9 +38,9 @@ export interface ClientSituation {
 }
 
 /**
- * What becomes of a frame of the client:
- * `drop` nothing; `pong` it is answered with PONG; `login` it is a step of the login; `own` the proxy itself looks at the call;
- * `call` and `stream` it goes to a daemon; `answer` with this error; `refuse` the login fails; `close` the connection ends.
+ * What becomes of a frame of the client: `drop` nothing; `pong` it is answered with PONG; `login`
+ * it is a step of the login; `own` the proxy itself looks at the call; `call` and `stream` it goes
+ * to a daemon; `answer` with this error; `refuse` the login fails; `close` the connection ends.
  */
 export type ClientVerdict =
   | { readonly fate: 'drop' | 'pong' | 'login' | 'own' | 'call' | 'stream' }
@@ -55,8 +57,8 @@ const stream = { fate: 'stream' } as const;
 const answer = (error: RpcError): ClientVerdict => ({ fate: 'answer', error });
 
 /**
- * Decides what becomes of a frame, small or large, whose header lies in `bytes` from `start`; of a small one all its
- * `length` bytes lie there. Changes nothing.
+ * Decides what becomes of a frame, small or large, whose header lies in `bytes` from `start`; of a
+ * small one all its `length` bytes lie there. Changes nothing.
  */
 export function judgeClientFrame(
   bytes: Buffer,
@@ -85,7 +87,10 @@ export function judgeClientFrame(
     : judgeCall(bytes, start, length, situation);
 }
 
-/** A stranger may do no more than log in, and ask for keepalive, which libvirt's clients do before it. */
+/**
+ * A stranger may do no more than log in, and ask for keepalive, which libvirt's clients do before
+ * it.
+ */
 function judgeBeforeLogin(
   bytes: Buffer,
   start: number,
@@ -120,8 +125,9 @@ function judgeCall(
 }
 
 /**
- * The verdict on a call that no answer of the proxy's own settles: it goes to a daemon, unless there is none, or its
- * descriptors have not come with it, which loses them and ends the connection, or those of its reply cannot reach the client.
+ * The verdict on a call that no answer of the proxy's own settles: it goes to a daemon, unless
+ * there is none, or its descriptors have not come with it, which loses them and ends the
+ * connection, or those of its reply cannot reach the client.
  */
 export function judgeForwarding(
   bytes: Buffer,
@@ -141,7 +147,10 @@ export function judgeForwarding(
   return answer(noDescriptors);
 }
 
-/** Whether as many came with a call as it announces; of a large call, whether they are looked for from its first byte on. */
+/**
+ * Whether as many came with a call as it announces; of a large call, whether they are looked for
+ * from its first byte on.
+ */
 function haveDescriptorsCome(
   bytes: Buffer,
   start: number,

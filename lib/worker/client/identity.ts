@@ -3,7 +3,10 @@ import type { AuditEntry } from '../../logging/audit-file.js';
 import { groupName, userName } from '../../native/accounts.js';
 import type { TypedParameter } from '../../rpc/typed-parameters.js';
 
-/** Who a client is, as far as is known: the kernel's word for UNIX sockets, and what logging in has shown. */
+/**
+ * Who a client is, as far as is known: the kernel's word for UNIX sockets, and what logging in has
+ * shown.
+ */
 export interface Identity {
   readonly local: LocalPeer | null;
   readonly saslUserName: string | null;
@@ -12,8 +15,8 @@ export interface Identity {
 }
 
 /**
- * The arguments of CONNECT_SET_IDENTITY, by which a daemon learns whom it serves. Only what is known is sent.
- * Field names are libvirt's (libvirt-host.h, VIR_CONNECT_IDENTITY_*).
+ * The arguments of CONNECT_SET_IDENTITY, by which a daemon learns whom it serves. Only what is
+ * known is sent. Field names are libvirt's (libvirt-host.h, VIR_CONNECT_IDENTITY_*).
  */
 export function identityParameters(identity: Identity): TypedParameter[] {
   const parameters: TypedParameter[] = [];

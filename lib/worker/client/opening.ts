@@ -7,7 +7,9 @@ import type { SessionContext } from './session-context.js';
 /** Where the daemons of this host are. */
 type Directory = Pick<SessionContext, 'daemons' | 'probe'>;
 
-/** Finds the daemon that a client's URI means, and opens it. Rejects with RpcError or DaemonRefusal. */
+/**
+ * Finds the daemon that a client's URI means, and opens it. Rejects with RpcError or DaemonRefusal.
+ */
 export async function openByUri(
   relay: Relay,
   name: string,

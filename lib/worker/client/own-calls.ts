@@ -40,8 +40,8 @@ export interface OwnCallsSession {
 }
 
 /**
- * Serves a call that is for the proxy itself, all but the login's. False when it is for the daemon, too or after all.
- * `payload` is read, not kept.
+ * Serves a call that is for the proxy itself, all but the login's. False when it is for the daemon,
+ * too or after all. `payload` is read, not kept.
  */
 export function serveOwnCall(session: OwnCallsSession, call: CallHeader, payload: Buffer): boolean {
   try {
@@ -76,7 +76,9 @@ function answerFeature(session: OwnCallsSession, call: CallHeader, number: numbe
   return true;
 }
 
-/** Root may speak for others, as a proxy in front of this one does; then it does so to every daemon. */
+/**
+ * Root may speak for others, as a proxy in front of this one does; then it does so to every daemon.
+ */
 function assumeIdentity(session: OwnCallsSession, payload: Buffer): void {
   if (!session.profile.maySpeakForOthers) throw identityDenied;
   if (!session.isOpened) return;

@@ -9,7 +9,10 @@ import {
   type Identity,
 } from './identity.js';
 
-/** Who one client is, as far as is known by now, and what it may do, for daemons, administrators and the log. */
+/**
+ * Who one client is, as far as is known by now, and what it may do, for daemons, administrators and
+ * the log.
+ */
 export class ClientProfile {
   private identity: Identity;
   /** The identity that the client has set in place of its own. */
@@ -24,7 +27,10 @@ export class ClientProfile {
     this.identity = { local: introduction.local, saslUserName: null, x509Name };
   }
 
-  /** Its login is over: with that it is settled who it is and what it may do, whomever it may speak for later. */
+  /**
+   * Its login is over: with that it is settled who it is and what it may do, whomever it may speak
+   * for later.
+   */
   settle(saslUserName: string | null, decide: (client: ProvenClient) => Rights): void {
     this.identity = { ...this.identity, saslUserName };
     const { transport, readOnly, remoteAddress } = this.introduction;

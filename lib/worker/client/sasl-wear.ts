@@ -1,11 +1,15 @@
 import { threadKeys } from '../../native/thread-keys.js';
 
-/** The part of the process's thread keys that may be in use; the rest is for those who log in meanwhile. */
+/**
+ * The part of the process's thread keys that may be in use; the rest is for those who log in
+ * meanwhile.
+ */
 const mostUse = 0.5;
 
 /**
- * Tells, once, when the process runs short of thread keys: libsasl2's plug-ins may need some for each client and may lose
- * them (`native/sasl-plugins.ts`), and without any every login would fail, whatever the password.
+ * Tells, once, when the process runs short of thread keys: libsasl2's plug-ins may need some for
+ * each client and may lose them (`native/sasl-plugins.ts`), and without any every login would fail,
+ * whatever the password.
  */
 export class SaslWear {
   private isTold = false;

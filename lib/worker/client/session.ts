@@ -156,7 +156,10 @@ export class Session
     this.gate.close('stopping');
   }
 
-  /** Ends the connection once what is queued for the client has gone out. Does nothing the second time. */
+  /**
+   * Ends the connection once what is queued for the client has gone out. Does nothing the second
+   * time.
+   */
   close(reason: string, level: 'info' | 'warning' = 'info'): void {
     if (!this.transition(['login', 'loggedIn', 'opening', 'open'], 'closed')) return;
     this.logEnd(reason, level);
@@ -255,7 +258,10 @@ export class Session
     this.close('login failed');
   }
 
-  /** The only place that changes the state, and has done what comes with the new one; false when the change does not fit. */
+  /**
+   * The only place that changes the state, and has done what comes with the new one; false when the
+   * change does not fit.
+   */
   private transition(from: readonly SessionState[], to: SessionState): boolean {
     if (!from.includes(this.state)) return false;
     const { log } = this.context;
@@ -267,7 +273,10 @@ export class Session
     return true;
   }
 
-  /** Whatever follows passes through the layer; bytes that came in clear behind the login do not count as such. */
+  /**
+   * Whatever follows passes through the layer; bytes that came in clear behind the login do not
+   * count as such.
+   */
   private addLayer(layer: NonNullable<LoginResult['layer']>): void {
     if (this.framer.midFrame) {
       this.close('sent bytes outside the SASL layer', 'warning');
@@ -409,7 +418,9 @@ export class Session
     );
   }
 
-  /** A frame of a length that no frame has ends the connection; anything else is a fault of ours. */
+  /**
+   * A frame of a length that no frame has ends the connection; anything else is a fault of ours.
+   */
   private closeAfter(error: unknown): void {
     if (!(error instanceof FrameLengthError)) throw error;
     this.close(error.message, 'warning');

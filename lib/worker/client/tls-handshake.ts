@@ -15,7 +15,9 @@ import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';
 import type { Turn } from './turn.js';
 
-/** What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead. */
+/**
+ * What the server says inside the TLS session once it has accepted the client: libvirt's go-ahead.
+ */
 const goAhead = Buffer.from([1]);
 
 /** The way in for TLS clients: the handshake, their certificate, the go-ahead. */
@@ -35,7 +37,10 @@ export class TlsReception {
     this.allows = names === null ? null : (dn) => matchesAny(names, dn);
   }
 
-  /** `turn` follows how far it has come. Throws TlsRefusal, or the signal's reason; the connection is closed then. */
+  /**
+   * `turn` follows how far it has come. Throws TlsRefusal, or the signal's reason; the connection
+   * is closed then.
+   */
   async receive(
     introduction: ClientIntroduction,
     handle: SocketHandle,

@@ -11,15 +11,22 @@ interface CountingHandle extends SocketHandle {
   readonly bytesWritten?: number;
 }
 
-/** How far a client has come that has not logged in, whether it or we have to go on, and since when. */
+/**
+ * How far a client has come that has not logged in, whether it or we have to go on, and since when.
+ */
 export class Turn {
   private currentStage: LoginStage = 'silent';
-  /** Milliseconds of `performance.now()` since when it is the client's turn; null when it is ours. */
+  /**
+   * Milliseconds of `performance.now()` since when it is the client's turn; null when it is ours.
+   */
   private since: number | null = performance.now();
   private written = 0;
   private toldAt = -Infinity;
 
-  /** `tell` is called when the client has gone on, at once at a new stage and else no more often than it matters. */
+  /**
+   * `tell` is called when the client has gone on, at once at a new stage and else no more often
+   * than it matters.
+   */
   constructor(
     private readonly handle: CountingHandle,
     private readonly tell: () => void,

@@ -15,7 +15,10 @@ const daemonTimeout = 120;
 const patience = 10_000;
 const interval = 50;
 
-/** How long it is still tried once it has ended: as it does when another worker's daemon was quicker. */
+/**
+ * How long it is still tried once it has ended: as it does when another worker's daemon was
+ * quicker.
+ */
 const lastPatience = 1000;
 
 /** Directories searched after PATH: a user's PATH often lacks them. */

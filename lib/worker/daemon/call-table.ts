@@ -33,9 +33,10 @@ export interface TakenCall extends CallHeader {
 }
 
 /**
- * The calls forwarded to one daemon and not yet answered. There are few at a time (max_client_requests), so they lie
- * side by side in one array of numbers and are searched from the front. Frames that may have to be sent again lie one
- * behind the other in memory of the table's own, which begins anew whenever all calls are answered.
+ * The calls forwarded to one daemon and not yet answered. There are few at a time
+ * (max_client_requests), so they lie side by side in one array of numbers and are searched from the
+ * front. Frames that may have to be sent again lie one behind the other in memory of the table's
+ * own, which begins anew whenever all calls are answered.
  */
 export class CallTable {
   private readonly fields: number[] = [];
@@ -52,7 +53,10 @@ export class CallTable {
     this.fields.push(serial, procedure, program, time, 0, 0, 0);
   }
 
-  /** Keeps a copy of the frame of the call that was added last, which was sent again that often; false when there is no room among those of others. */
+  /**
+   * Keeps a copy of the frame of the call that was added last, which was sent again that often;
+   * false when there is no room among those of others.
+   */
   keep(bytes: Buffer, start: number, end: number, repeats = 0): boolean {
     const length = end - start;
     if (this.keptEnd + length > this.kept.length && !this.makeRoom(length)) return false;

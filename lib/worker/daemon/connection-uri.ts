@@ -13,7 +13,10 @@ const uriCharacters = /^(?:[A-Za-z0-9._~:/?#[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*$
 
 const knownTransports = ['tls', 'unix', 'ssh', 'ext', 'tcp', 'libssh2', 'libssh'];
 
-/** Query parameters that tell libvirt's client how to reach a server; they mean nothing to that server. */
+/**
+ * Query parameters that tell libvirt's client how to reach a server; they mean nothing to that
+ * server.
+ */
 const clientParameters = new Set([
   'name',
   'command',
@@ -35,11 +38,13 @@ const clientParameters = new Set([
 ]);
 
 /**
- * Reads the URI of CONNECT_OPEN. Throws the RpcError that the client is to see: for a URI that is none, that names no
- * driver, or that names a server, since the proxy does not dial out on a client's word.
+ * Reads the URI of CONNECT_OPEN. Throws the RpcError that the client is to see: for a URI that is
+ * none, that names no driver, or that names a server, since the proxy does not dial out on a
+ * client's word.
  */
 export function parseConnectionUri(text: string): ConnectionTarget {
-  // In this order: only of text without line feeds `uriParts` never has to try one way after the other.
+  // In this order: only of text without line feeds `uriParts` never has to try one way after the
+  // other.
   const parts = uriCharacters.test(text) ? uriParts.exec(text) : null;
   const [, scheme, authority = '', path = '', query] = parts ?? [];
   const relativeColon = scheme === undefined && /^[^/]*:/.test(text);

@@ -20,7 +20,10 @@ import { DaemonConversation } from './conversation.js';
 import type { Endpoint } from './directory.js';
 import { BreachError, ConnectError, endReason, LostError } from './errors.js';
 
-/** Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the system's error. */
+/**
+ * Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the
+ * system's error.
+ */
 export type Connect = (endpoint: Endpoint, signal: AbortSignal) => Promise<ByteStream>;
 
 /** What a connection is opened with. */
@@ -39,7 +42,10 @@ export interface ConnectionOwner extends FrameSink {
   onTurnEnded(): void;
   /** The daemon takes bytes again. */
   onDrained(): void;
-  /** The connection has ended, or must, because of a FrameLengthError or DescriptorError; null when the daemon just ended it. */
+  /**
+   * The connection has ended, or must, because of a FrameLengthError or DescriptorError; null when
+   * the daemon just ended it.
+   */
   onEnd(connection: DaemonConnection, error: Error | null): void;
 }
 
@@ -47,7 +53,10 @@ export interface ConnectionOwner extends FrameSink {
 const large = {};
 const others = {};
 
-/** One socket with one daemon process: it is opened (log in, CONNECT_OPEN, identity), and from then on carries frames. */
+/**
+ * One socket with one daemon process: it is opened (log in, CONNECT_OPEN, identity), and from then
+ * on carries frames.
+ */
 export class DaemonConnection implements StreamListener {
   readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
   private readonly framer: Framer;
@@ -65,8 +74,8 @@ export class DaemonConnection implements StreamListener {
   }
 
   /**
-   * Connects and opens. Each step waits for the reply of the one before, since a daemon may serve calls in parallel.
-   * Rejects with an RpcError or a DaemonRefusal, or the signal's reason.
+   * Connects and opens. Each step waits for the reply of the one before, since a daemon may serve
+   * calls in parallel. Rejects with an RpcError or a DaemonRefusal, or the signal's reason.
    */
   async open({ connect, open, identity }: Opening, signal: AbortSignal): Promise<void> {
     const { conversation } = this;
@@ -114,7 +123,10 @@ export class DaemonConnection implements StreamListener {
     this.box?.send(others, frame);
   }
 
-  /** Sends the descriptors of the frame, a large one or not, that was forwarded last; they belong to the connection from now on. */
+  /**
+   * Sends the descriptors of the frame, a large one or not, that was forwarded last; they belong to
+   * the connection from now on.
+   */
   sendDescriptors(descriptors: number[], isLarge: boolean): void {
     if (this.box === null) closeDescriptors(descriptors);
     else this.box.sendDescriptors(isLarge ? large : others, descriptors);
@@ -174,7 +186,9 @@ export class DaemonConnection implements StreamListener {
     passage.receive(this.intake);
   }
 
-  /** Descriptors of the frame that is being told; they belong to the taker. Null when it has none. */
+  /**
+   * Descriptors of the frame that is being told; they belong to the taker. Null when it has none.
+   */
   takeDescriptors(): number[] | null {
     return this.intake?.take() ?? null;
   }

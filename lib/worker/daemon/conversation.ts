@@ -37,7 +37,10 @@ function wordsOf(payload: Buffer): string | null {
   }
 }
 
-/** Whether a daemon's answer to one of the proxy's own calls, be it an error, is not what the protocol says. */
+/**
+ * Whether a daemon's answer to one of the proxy's own calls, be it an error, is not what the
+ * protocol says.
+ */
 export function isUnreadable(error: unknown): boolean {
   return error instanceof XdrError || (error instanceof DaemonRefusal && !error.isReadable);
 }
@@ -51,8 +54,8 @@ interface Question {
 }
 
 /**
- * The proxy's own calls on a connection to a daemon, before the client's calls are relayed: one at a time, since a
- * daemon may serve calls in parallel and each of these needs the one before.
+ * The proxy's own calls on a connection to a daemon, before the client's calls are relayed: one at
+ * a time, since a daemon may serve calls in parallel and each of these needs the one before.
  */
 export class DaemonConversation {
   private question: Question | null = null;
@@ -61,7 +64,10 @@ export class DaemonConversation {
 
   constructor(private readonly write: (frame: Buffer) => void) {}
 
-  /** Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given, be it before. */
+  /**
+   * Resolves with the reply's payload. Rejects with DaemonRefusal, or with what `fail` was given,
+   * be it before.
+   */
   ask(procedure: number, payload?: Buffer, program: number = remote): Promise<Buffer> {
     const serial = ++this.serial;
     return new Promise((answered, failed) => {
@@ -72,7 +78,10 @@ export class DaemonConversation {
     });
   }
 
-  /** Takes a frame from the daemon; what does not answer the question is not for anybody and dropped. */
+  /**
+   * Takes a frame from the daemon; what does not answer the question is not for anybody and
+   * dropped.
+   */
   frame(bytes: Buffer, start: number, length: number): void {
     const { question } = this;
     if (
@@ -90,7 +99,10 @@ export class DaemonConversation {
     else question.failed(new DaemonRefusal(payload));
   }
 
-  /** Ends the conversation: the question under way, if any, and all later ones fail with `error`; the first one counts. */
+  /**
+   * Ends the conversation: the question under way, if any, and all later ones fail with `error`;
+   * the first one counts.
+   */
   fail(error: Error): void {
     this.failure ??= error;
     const { question } = this;

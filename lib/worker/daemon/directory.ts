@@ -16,8 +16,8 @@ export interface Endpoint extends DaemonPlace {
 }
 
 /**
- * Hypervisor drivers that leave networks, storage and the like to the secondary daemons. Others bring drivers of
- * their own for these, so all of their calls must go to their daemon.
+ * Hypervisor drivers that leave networks, storage and the like to the secondary daemons. Others
+ * bring drivers of their own for these, so all of their calls must go to their daemon.
  */
 const driversWithSecondaries: ReadonlySet<string> = new Set([
   'xen',
@@ -28,7 +28,10 @@ const driversWithSecondaries: ReadonlySet<string> = new Set([
   'ch',
 ]);
 
-/** Stands for all drivers that `[routes]` does not name: a daemon that has several, and probes them itself. */
+/**
+ * Stands for all drivers that `[routes]` does not name: a daemon that has several, and probes them
+ * itself.
+ */
 const anyDriver = ROUTES.default;
 
 const exists = async (path: string): Promise<boolean> =>
@@ -37,7 +40,10 @@ const exists = async (path: string): Promise<boolean> =>
     () => false,
   );
 
-/** Where the daemons of this host are: the standard places of the mode, unless `[routes]` says otherwise. */
+/**
+ * Where the daemons of this host are: the standard places of the mode, unless `[routes]` says
+ * otherwise.
+ */
 export class DaemonDirectory {
   constructor(private readonly configuration: PlacesConfiguration) {}
 
@@ -50,7 +56,10 @@ export class DaemonDirectory {
     };
   }
 
-  /** The secondary daemon for `route` beside the hypervisor driver's, or null when that daemon serves it itself. */
+  /**
+   * The secondary daemon for `route` beside the hypervisor driver's, or null when that daemon
+   * serves it itself.
+   */
   secondary(hypervisor: string, route: SecondaryDriver, readOnly: boolean): Endpoint | null {
     const { routes } = this.configuration;
     if (!driversWithSecondaries.has(hypervisor)) return null;
@@ -64,8 +73,8 @@ export class DaemonDirectory {
   }
 
   /**
-   * What an empty URI opens: the first hypervisor whose socket exists, else what all drivers share, else the first whose
-   * daemon `isInstalled`; null when there is none of these.
+   * What an empty URI opens: the first hypervisor whose socket exists, else what all drivers share,
+   * else the first whose daemon `isInstalled`; null when there is none of these.
    */
   async probe(
     readOnly: boolean,

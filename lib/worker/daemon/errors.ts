@@ -22,7 +22,10 @@ export class ConnectError extends RpcError {
   }
 }
 
-/** Why a daemon cannot be opened, for the log: the error's text and, where that is known, what can be done. */
+/**
+ * Why a daemon cannot be opened, for the log: the error's text and, where that is known, what can
+ * be done.
+ */
 export function explain(error: unknown): string {
   const text = errorText(error);
   return error instanceof ConnectError ? `${text}${adviceOn(error)}` : text;
@@ -64,7 +67,10 @@ export function failureOf(error: unknown): DaemonFailure | null {
   return error instanceof DaemonRefusal || error instanceof RpcError ? 'refused' : null;
 }
 
-/** What the client is told of calls whose daemon went away; `isUnsure` of one that may have changed something. */
+/**
+ * What the client is told of calls whose daemon went away; `isUnsure` of one that may have changed
+ * something.
+ */
 export class LostError extends RpcError {
   constructor({ daemon, path }: Endpoint, reason: string, isUnsure = false) {
     const effect = isUnsure ? '; it is not known whether the call took effect' : '';
@@ -77,11 +83,17 @@ export class LostError extends RpcError {
   }
 }
 
-/** Why a connection has ended, in the words of libvirt's own daemons; null stands for an end in order. */
+/**
+ * Why a connection has ended, in the words of libvirt's own daemons; null stands for an end in
+ * order.
+ */
 export const endReason = (error: Error | null): string =>
   error === null ? 'End of file while reading data' : systemErrorText(error);
 
-/** Whether a daemon that is being restarted fails so: its socket is missing, refuses, or is closed at once. */
+/**
+ * Whether a daemon that is being restarted fails so: its socket is missing, refuses, or is closed
+ * at once.
+ */
 export function isPassing(error: unknown): boolean {
   if (error instanceof LostError) return !(error instanceof BreachError);
   return error instanceof ConnectError && passingCodes.has(error.reason.code ?? '');
@@ -104,7 +116,10 @@ export function tooManyOpenFiles(): NodeJS.ErrnoException {
   return Object.assign(error, { code: 'EMFILE', errno: -constants.errno.EMFILE });
 }
 
-/** What the client is told of a daemon whose answer to the proxy's own calls is not what the protocol says. */
+/**
+ * What the client is told of a daemon whose answer to the proxy's own calls is not what the
+ * protocol says.
+ */
 export function unreadableError({ daemon, path }: Endpoint): RpcError {
   return new RpcError(
     errorCode.rpc,
@@ -113,7 +128,9 @@ export function unreadableError({ daemon, path }: Endpoint): RpcError {
   );
 }
 
-/** A system error's text as the C library prints it: node's own, beginning with a capital letter. */
+/**
+ * A system error's text as the C library prints it: node's own, beginning with a capital letter.
+ */
 export function systemErrorText(error: NodeJS.ErrnoException): string {
   const text = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno)?.[1];
   return text === undefined ? error.message : text.charAt(0).toUpperCase() + text.slice(1);

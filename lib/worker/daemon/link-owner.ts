@@ -18,7 +18,10 @@ export interface LinkOwner<Link> {
   ): void;
   /** The descriptors of the large reply that has just been passed on whole. */
   largeReplyDescriptors(link: Link, descriptors: number[]): void;
-  /** May the link begin a frame whose bytes are still arriving? If not, the relay calls `retry()` later. */
+  /**
+   * May the link begin a frame whose bytes are still arriving? If not, the relay calls `retry()`
+   * later.
+   */
   claimClient(link: Link): boolean;
   /** The large frame that was claimed for is through. */
   releaseClient(link: Link): void;
@@ -28,11 +31,17 @@ export interface LinkOwner<Link> {
   turnEnded(link: Link): void;
   /** The daemon takes bytes again. */
   drained(link: Link): void;
-  /** The connection is gone. `calls` and `streams` will get no answer from the daemon; others wait for its return. */
+  /**
+   * The connection is gone. `calls` and `streams` will get no answer from the daemon; others wait
+   * for its return.
+   */
   lost(link: Link, loss: Loss): void;
   /** The link is open again: calls that waited for that are to be forwarded. */
   reopened(link: Link): void;
-  /** The daemon has not come back in time, or not as it was: `repeated` had been forwarded before, others only waited. */
+  /**
+   * The daemon has not come back in time, or not as it was: `repeated` had been forwarded before,
+   * others only waited.
+   */
   stayedAway(link: Link, error: unknown, repeated: readonly CallHeader[]): void;
 }
 

@@ -29,7 +29,10 @@ import {
 } from './reply-gate.js';
 import type { Restart, Returning } from './restarts.js';
 
-/** Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer answered. */
+/**
+ * Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer
+ * answered.
+ */
 export const daemonHighWater = 1024 * 1024;
 
 /** Milliseconds that an attempt to open a connection has at least. */
@@ -42,15 +45,16 @@ const maxRepeats = 3;
 const maxEarlyEvents = 1024 * 1024;
 
 /**
- * Being opened for the first time or again, open, away (its daemon is gone and the next call opens it again), or closed for
- * good.
+ * Being opened for the first time or again, open, away (its daemon is gone and the next call opens
+ * it again), or closed for good.
  */
 export type LinkState = 'opening' | 'open' | 'away' | 'closed';
 
 /**
- * One client's relation to one driver. It opens a connection to the driver's daemon and relays: frames go to the daemon
- * through `forward`, what the daemon sends goes to the owner. When the daemon goes away and comes back it is opened again
- * with all that the client had asked it for: events, and calls under way that only ask.
+ * One client's relation to one driver. It opens a connection to the driver's daemon and relays:
+ * frames go to the daemon through `forward`, what the daemon sends goes to the owner. When the
+ * daemon goes away and comes back it is opened again with all that the client had asked it for:
+ * events, and calls under way that only ask.
  */
 export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   readonly calls = new CallTable();
@@ -70,7 +74,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   private isPatient = true;
   /** Calls that the daemon which went away had not answered and that will be sent again. */
   private unanswered: TakenCall[] = [];
-  /** Events that came while the daemon was asked for the rest of them again; null at all other times. */
+  /**
+   * Events that came while the daemon was asked for the rest of them again; null at all other
+   * times.
+   */
   private earlyEvents: Buffer[] | null = null;
   /** The large frame arriving is for nobody. */
   private skipping = false;
@@ -116,8 +123,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   }
 
   /**
-   * Connects and opens. No call of the client is forwarded before the daemon knows for whom. Rejects with an RpcError or a
-   * DaemonRefusal; the link is closed then.
+   * Connects and opens. No call of the client is forwarded before the daemon knows for whom.
+   * Rejects with an RpcError or a DaemonRefusal; the link is closed then.
    */
   async open(): Promise<void> {
     try {
@@ -136,7 +143,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     this.connection.forward(bytes, start, end);
   }
 
-  /** Keeps a copy of a call frame until the link is open; opens it again if its daemon has gone away. */
+  /**
+   * Keeps a copy of a call frame until the link is open; opens it again if its daemon has gone
+   * away.
+   */
   hold(bytes: Buffer, start: number, end: number): void {
     this.waiting.push(Buffer.from(bytes.subarray(start, end)));
     this.openAgain();
@@ -162,7 +172,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     this.connection.forwardPart(bytes, start, end);
   }
 
-  /** Sends the descriptors of the call, a large one or not, that was forwarded last; they belong to the link from now on. */
+  /**
+   * Sends the descriptors of the call, a large one or not, that was forwarded last; they belong to
+   * the link from now on.
+   */
   sendDescriptors(descriptors: number[], isLarge: boolean): void {
     this.connection.sendDescriptors(descriptors, isLarge);
   }
@@ -178,8 +191,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   }
 
   /**
-   * Keeps all other frames out of a large one that is forwarded in parts, until `endLarge()`: the proxy's own, and calls
-   * that waited for another daemon and come here because there is none.
+   * Keeps all other frames out of a large one that is forwarded in parts, until `endLarge()`: the
+   * proxy's own, and calls that waited for another daemon and come here because there is none.
    */
   beginLarge(): void {
     this.connection.beginLarge();
@@ -289,7 +302,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     this.sortCalls(reason, isRestartable);
   }
 
-  /** Sorts the calls under way into those that will be sent again and those that end with an error. */
+  /**
+   * Sorts the calls under way into those that will be sent again and those that end with an error.
+   */
   private sortCalls(reason: string, isRestartable: boolean): void {
     const { meter, streams } = this;
     const calls = this.calls.takeAll();
@@ -322,7 +337,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     return this.settings.restarts.settings.patience;
   }
 
-  /** `patience` in milliseconds: how long a daemon that cannot be reached is waited for; 0: it is tried once. */
+  /**
+   * `patience` in milliseconds: how long a daemon that cannot be reached is waited for; 0: it is
+   * tried once.
+   */
   private async reopen(patience: number): Promise<void> {
     const { restart } = this;
     const { restarts } = this.settings;
@@ -345,7 +363,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     restarts.onSettled(restart, failure === null ? 'back' : 'away');
   }
 
-  /** A try to open it again, for that many milliseconds at most. Rejects as the connection's `open`. */
+  /**
+   * A try to open it again, for that many milliseconds at most. Rejects as the connection's `open`.
+   */
   async attempt(most: number): Promise<void> {
     this.connection = new DaemonConnection(this, this.endpoint);
     try {
@@ -398,8 +418,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   }
 
   /**
-   * Opens the connection and does what the daemon is to be asked `afterwards`, all within open_timeout and `most`
-   * milliseconds. Rejects with TimeoutError then, besides what the connection's `open` rejects with.
+   * Opens the connection and does what the daemon is to be asked `afterwards`, all within
+   * open_timeout and `most` milliseconds. Rejects with TimeoutError then, besides what the
+   * connection's `open` rejects with.
    */
   private async openConnection(
     most: number,
@@ -446,7 +467,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
 
   // Frames
 
-  /** `end` is null for a large call, whose frame is not here; `repeats` is how often it was sent before. */
+  /**
+   * `end` is null for a large call, whose frame is not here; `repeats` is how often it was sent
+   * before.
+   */
   private remember(
     bytes: Buffer,
     start: number,
@@ -464,7 +488,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
       this.connection.expectDescriptors();
       return;
     }
-    // Now, not at the reply: a daemon may send a stream's first and even its last frame before that.
+    // Now, not at the reply: a daemon may send a stream's first and even its last frame before
+    // that.
     if (row.opensStream) this.streams.add(programNumber, number, serial, 0);
     if (row.descriptors !== null) this.connection.expectDescriptors();
     if (end === null || this.patience === 0) return;
@@ -474,7 +499,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     if (row.registration !== null) this.registrations.onCall(row, bytes, start, end);
   }
 
-  /** What comes while the link is being opened: answers to the proxy's own calls, and events that were asked for again. */
+  /**
+   * What comes while the link is being opened: answers to the proxy's own calls, and events that
+   * were asked for again.
+   */
   private frameOfOpening(bytes: Buffer, start: number, length: number): void {
     const isEvent =
       typeOf(bytes, start) === messageType.message && isForwardedProgram(programOf(bytes, start));
@@ -489,7 +517,10 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     }
   }
 
-  /** Whether a frame of the daemon goes to the client; keeps account of calls, streams and registrations. */
+  /**
+   * Whether a frame of the daemon goes to the client; keeps account of calls, streams and
+   * registrations.
+   */
   private admit(bytes: Buffer, start: number, length: number): boolean {
     const verdict = judgeDaemonFrame(bytes, start, this);
     switch (verdict.fate) {
@@ -540,9 +571,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   }
 
   /**
-   * PONGs must not pile up before a daemon that asks and does not read: what waits for it already tells it as much. Not
-   * reading from it instead would end in a deadlock, as libvirt's daemons take no more of an upload while a download of
-   * the same connection is stuck.
+   * PONGs must not pile up before a daemon that asks and does not read: what waits for it already
+   * tells it as much. Not reading from it instead would end in a deadlock, as libvirt's daemons
+   * take no more of an upload while a download of the same connection is stuck.
    */
   private answerPing(): void {
     const { connection } = this;

@@ -2,7 +2,10 @@ import { headerLength, procedureOf, programOf, serialOf } from '../../rpc/frame.
 import { procedureAt, type Procedure } from '../../rpc/procedures.js';
 import { DaemonRefusal, type DaemonConversation } from './conversation.js';
 
-/** Registrations of one client with one daemon that are remembered at most, those under way included. */
+/**
+ * Registrations of one client with one daemon that are remembered at most, those under way
+ * included.
+ */
 export const maxRegistrations = 1024;
 
 /** In place of a callback's id that the daemon cannot know: it has none that is negative. */
@@ -15,7 +18,10 @@ export interface Registration {
   readonly payload: Buffer;
   /** The number by which the client knows it; null where the procedure has none. */
   readonly clientId: number | null;
-  /** The number by which the daemon knows it; null too when it has not taken it again, its guest or network being gone. */
+  /**
+   * The number by which the daemon knows it; null too when it has not taken it again, its guest or
+   * network being gone.
+   */
   daemonId: number | null;
 }
 
@@ -26,14 +32,18 @@ interface UnderWay {
   readonly payload: Buffer;
 }
 
-/** Ids are a daemon's own for each kind of event: the same number may stand for a guest's and a network's. */
+/**
+ * Ids are a daemon's own for each kind of event: the same number may stand for a guest's and a
+ * network's.
+ */
 const isOfFamily = (row: Procedure, other: Procedure): boolean =>
   row.program === other.program && row.route === other.route;
 
 /**
- * What events a client has asked one daemon for. A daemon that was restarted is asked for them again and gives them other
- * ids, so the client's are put in the place of the daemon's in events and replies, and the other way round in
- * deregistrations. Until the first restart they are the same.
+ * What events a client has asked one daemon for. A daemon that was restarted is asked for them
+ * again and gives them other ids, so the client's are put in the place of the daemon's in events
+ * and replies, and the other way round in deregistrations. Until the first restart they are the
+ * same.
  */
 export class Registrations {
   private list: Registration[] = [];
@@ -55,7 +65,10 @@ export class Registrations {
     return this.list;
   }
 
-  /** A call of `row`, which registers or deregisters, is about to be forwarded. A deregistration's id becomes the daemon's. */
+  /**
+   * A call of `row`, which registers or deregisters, is about to be forwarded. A deregistration's
+   * id becomes the daemon's.
+   */
   onCall(row: Procedure, bytes: Buffer, start: number, end: number): void {
     const isFull = this.list.length + this.underWay.length >= maxRegistrations;
     if (isFull && row.registration === 'register') {
@@ -74,7 +87,10 @@ export class Registrations {
     bytes.writeInt32BE(known?.daemonId ?? noId, start + headerLength);
   }
 
-  /** A call of `row` was answered; `payload` is as long as the reply's. A registration's id becomes the client's. */
+  /**
+   * A call of `row` was answered; `payload` is as long as the reply's. A registration's id becomes
+   * the client's.
+   */
   onReply(row: Procedure, bytes: Buffer, start: number, length: number, succeeded: boolean): void {
     const serial = serialOf(bytes, start);
     const index = this.underWay.findIndex((one) => one.serial === serial && one.row === row);
@@ -105,7 +121,10 @@ export class Registrations {
     if (clientId !== null) bytes.writeInt32BE(clientId, start + headerLength);
   }
 
-  /** The connection is gone: calls under way will be made anew or fail, and the daemon's ids mean nothing any more. */
+  /**
+   * The connection is gone: calls under way will be made anew or fail, and the daemon's ids mean
+   * nothing any more.
+   */
   onLost(): void {
     this.underWay = [];
     this.translates = true;
@@ -113,8 +132,8 @@ export class Registrations {
   }
 
   /**
-   * Asks a new daemon for the events that the old one was asked for. What it does not take, its guest or network being
-   * gone, lapses. Rejects when the conversation ends.
+   * Asks a new daemon for the events that the old one was asked for. What it does not take, its
+   * guest or network being gone, lapses. Rejects when the conversation ends.
    */
   async renew(conversation: Pick<DaemonConversation, 'ask' | 'throwIfFailed'>): Promise<void> {
     for (const registration of this.list) {
@@ -149,8 +168,8 @@ const hasId = (row: Procedure, payloadLength: number): boolean =>
   row.carriesCallback && payloadLength >= 4;
 
 /**
- * Whether a deregistration with these arguments ends a registration. Those without ids end the one of the procedure before
- * theirs, with the same kind of event where it has one.
+ * Whether a deregistration with these arguments ends a registration. Those without ids end the one
+ * of the procedure before theirs, with the same kind of event where it has one.
  */
 function endsWith(row: Procedure, payload: Buffer, { row: begun, ...of }: Registration): boolean {
   if (row.carriesCallback) {

@@ -14,7 +14,10 @@ import {
 import { isForwardedProgram, procedureAt } from '../../rpc/procedures.js';
 import type { CallTable } from './call-table.js';
 
-/** A link to the hypervisor's daemon may carry any call and any event, one to a secondary daemon those of its driver. */
+/**
+ * A link to the hypervisor's daemon may carry any call and any event, one to a secondary daemon
+ * those of its driver.
+ */
 export type LinkRole = 'hypervisor' | 'secondary';
 
 /** What of a link a frame's verdict depends on. */
@@ -30,9 +33,10 @@ export interface LinkSituation {
 }
 
 /**
- * What becomes of a frame of a daemon: `reply`, `event` and `stream` go to the client; `end` does too and is its stream's
- * last; `ping` is answered; `drop` is for nobody; `refuse` is dropped because a daemon has no business to send it; `break`
- * ends the connection, since the descriptors that come with it are lost.
+ * What becomes of a frame of a daemon: `reply`, `event` and `stream` go to the client; `end` does
+ * too and is its stream's last; `ping` is answered; `drop` is for nobody; `refuse` is dropped
+ * because a daemon has no business to send it; `break` ends the connection, since the descriptors
+ * that come with it are lost.
  */
 export type DaemonVerdict =
   | { readonly fate: 'reply' | 'event' | 'stream' | 'end' | 'ping' | 'drop' }
@@ -76,8 +80,8 @@ export function judgeDaemonFrame(
 }
 
 /**
- * Whether a stream frame, from either side, belongs to a stream that is open there. What a newer libvirt's procedures open
- * nobody knows: their frames are the hypervisor's, as the calls are.
+ * Whether a stream frame, from either side, belongs to a stream that is open there. What a newer
+ * libvirt's procedures open nobody knows: their frames are the hypervisor's, as the calls are.
  */
 export function carriesStream(
   bytes: Buffer,

@@ -4,17 +4,26 @@ import type { CallMeter, DaemonMeter } from '../reports/call-meter.js';
 import type { Endpoint } from './directory.js';
 import { isPassing } from './errors.js';
 
-/** Milliseconds within which links that lose the same daemon count as one restart, and for which its line waits at least. */
+/**
+ * Milliseconds within which links that lose the same daemon count as one restart, and for which its
+ * line waits at least.
+ */
 const gathering = 200;
 
-/** Milliseconds between attempts to reach a daemon that is away: the first, doubled each time, and the longest. */
+/**
+ * Milliseconds between attempts to reach a daemon that is away: the first, doubled each time, and
+ * the longest.
+ */
 const shortestPause = 25;
 const longestPause = 1000;
 
 /** Milliseconds over which clients spread that have no calls waiting. */
 const spread = 250;
 
-/** How daemons that went away are waited for. Source: daemon_restart_timeout and max_daemon_reopenings. */
+/**
+ * How daemons that went away are waited for. Source: daemon_restart_timeout and
+ * max_daemon_reopenings.
+ */
 export interface RestartSettings {
   /** Milliseconds; 0: a daemon that is gone is not waited for, and its calls fail. */
   readonly patience: number;
@@ -66,8 +75,8 @@ interface Waiter {
 }
 
 /**
- * The daemons that went away, for all links of a worker: how many connections are opened again at a time, first those for
- * which calls wait, and one line of the log for each daemon and restart.
+ * The daemons that went away, for all links of a worker: how many connections are opened again at a
+ * time, first those for which calls wait, and one line of the log for each daemon and restart.
  */
 export class DaemonRestarts {
   private readonly current = new Map<string, Restart>();
@@ -96,7 +105,10 @@ export class DaemonRestarts {
     return restart;
   }
 
-  /** Calls that were sent again, and those that fail because they cannot be or the daemon did not come back. */
+  /**
+   * Calls that were sent again, and those that fail because they cannot be or the daemon did not
+   * come back.
+   */
   onCalls(restart: Restart, { repeated = 0, failed = 0 }): void {
     restart.repeated += repeated;
     restart.failed += failed;
@@ -121,8 +133,9 @@ export class DaemonRestarts {
   }
 
   /**
-   * Has a link tried to be opened until it is, or `patience` milliseconds have passed (0: once), while its daemon only is
-   * not there yet. Rejects with the last attempt's error, or the signal's reason.
+   * Has a link tried to be opened until it is, or `patience` milliseconds have passed (0: once),
+   * while its daemon only is not there yet. Rejects with the last attempt's error, or the signal's
+   * reason.
    */
   async reach(link: Returning, patience: number, signal: AbortSignal): Promise<void> {
     const deadline = performance.now() + patience;
@@ -144,8 +157,8 @@ export class DaemonRestarts {
   }
 
   /**
-   * Waits for its turn to open a connection; `isUrgent` when calls wait for it. Resolves with what must be called at the
-   * end. Rejects with the signal's reason.
+   * Waits for its turn to open a connection; `isUrgent` when calls wait for it. Resolves with what
+   * must be called at the end. Rejects with the signal's reason.
    */
   private async enter(isUrgent: boolean, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();

@@ -62,7 +62,10 @@ export function encodeFailure(call: CallHeader, error: unknown): Buffer {
   return encodeErrorReply(call, internal(errorText(error)));
 }
 
-/** Tells a client that asked for it that it has lost a daemon. libvirt's own proxy sends this event with serial 1. */
+/**
+ * Tells a client that asked for it that it has lost a daemon. libvirt's own proxy sends this event
+ * with serial 1.
+ */
 export const connectionClosedEvent = encodeFrame(
   {
     program: program.remote,

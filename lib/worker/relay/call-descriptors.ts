@@ -4,7 +4,10 @@ import type { ReadGate } from '../../transport/read-gate.js';
 /** At this many the client is no longer read, until half of them have gone. */
 const maxKept = 128;
 
-/** The descriptors of a client's calls that are on their way to a daemon, by the calls' serial numbers. */
+/**
+ * The descriptors of a client's calls that are on their way to a daemon, by the calls' serial
+ * numbers.
+ */
 export class CallDescriptors {
   private readonly kept = new Map<number, number[]>();
   private count = 0;
@@ -15,7 +18,10 @@ export class CallDescriptors {
     return this.kept.size === 0;
   }
 
-  /** Owns the descriptors from now on, unless it returns false: another call of that number has some. */
+  /**
+   * Owns the descriptors from now on, unless it returns false: another call of that number has
+   * some.
+   */
   keep(serial: number, descriptors: number[]): boolean {
     if (this.kept.has(serial)) return false;
     this.kept.set(serial, descriptors);

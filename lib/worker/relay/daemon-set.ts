@@ -58,7 +58,10 @@ export class DaemonSet {
     await link.open();
   }
 
-  /** The link that serves a call; for a secondary driver used for the first time, one that is being opened. */
+  /**
+   * The link that serves a call; for a secondary driver used for the first time, one that is being
+   * opened.
+   */
   find(bytes: Buffer, start: number): DaemonLink {
     const hypervisor = this.opened;
     const route = procedureAt(programOf(bytes, start), procedureOf(bytes, start))?.route;

@@ -56,8 +56,9 @@ interface WaitingLarge {
 }
 
 /**
- * The way of a client's frames to its daemons and back, from a successful CONNECT_OPEN on. Each call goes to the daemon
- * that its procedure names; what a daemon sends goes to the client as it came.
+ * The way of a client's frames to its daemons and back, from a successful CONNECT_OPEN on. Each
+ * call goes to the daemon that its procedure names; what a daemon sends goes to the client as it
+ * came.
  */
 export class Relay implements DaemonSetOwner {
   readonly totals = new RelayTotals();
@@ -100,7 +101,10 @@ export class Relay implements DaemonSetOwner {
     else this.dispatch(bytes, start, end);
   }
 
-  /** The descriptors of the call that follows; they belong to the relay from now on. False if that is none. */
+  /**
+   * The descriptors of the call that follows; they belong to the relay from now on. False if that
+   * is none.
+   */
   keepDescriptors(bytes: Buffer, start: number, descriptors: number[]): boolean {
     if (this.descriptors.keep(serialOf(bytes, start), descriptors)) return true;
     closeDescriptors(descriptors);
@@ -109,8 +113,8 @@ export class Relay implements DaemonSetOwner {
   }
 
   /**
-   * A whole stream frame of the client: it belongs to a call that was forwarded, so it never waits. One of no stream is
-   * dropped, as daemons do, since the stream may just have ended.
+   * A whole stream frame of the client: it belongs to a call that was forwarded, so it never waits.
+   * One of no stream is dropped, as daemons do, since the stream may just have ended.
    */
   streamFrame(bytes: Buffer, start: number, end: number): void {
     const link = this.links.known(bytes, start);
@@ -189,7 +193,10 @@ export class Relay implements DaemonSetOwner {
     if (!this.mustWait || (this.waitingLarge?.failure ?? null) !== null) this.client.retryLarge();
   }
 
-  /** Calls that daemons were given, or are to be given once they are open, and that are not answered yet. */
+  /**
+   * Calls that daemons were given, or are to be given once they are open, and that are not answered
+   * yet.
+   */
   get pendingCalls(): number {
     let count = 0;
     for (const link of this.links.all) count += link.pendingCalls;
@@ -289,8 +296,9 @@ export class Relay implements DaemonSetOwner {
   }
 
   /**
-   * A daemon went away: calls and streams that cannot go on end with an error that names it, and a client that asked to be
-   * told of its connection's end is told if it lost the hypervisor or events it had asked for. Its other daemons go on.
+   * A daemon went away: calls and streams that cannot go on end with an error that names it, and a
+   * client that asked to be told of its connection's end is told if it lost the hypervisor or
+   * events it had asked for. Its other daemons go on.
    */
   lost(link: DaemonLink, { reason, calls, streams }: Loss): void {
     const { endpoint, state } = link;
@@ -324,7 +332,9 @@ export class Relay implements DaemonSetOwner {
     link.flush();
   }
 
-  /** Those that had been forwarded fail as at a loss, those that waited as they would without it. */
+  /**
+   * Those that had been forwarded fail as at a loss, those that waited as they would without it.
+   */
   stayedAway(link: DaemonLink, error: unknown, repeated: readonly CallHeader[]): void {
     const reason = explain(error);
     for (const call of repeated) this.failLost(call, link, reason);
@@ -340,7 +350,9 @@ export class Relay implements DaemonSetOwner {
     this.pump();
   }
 
-  /** It could not be opened; null: there is none, and what waited for it goes to the hypervisor's. */
+  /**
+   * It could not be opened; null: there is none, and what waited for it goes to the hypervisor's.
+   */
   failedToOpen(link: DaemonLink, error: unknown): void {
     if (error !== null) {
       const { id } = this.client;

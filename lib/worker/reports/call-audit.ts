@@ -23,8 +23,8 @@ interface Pending extends CallHeader {
 }
 
 /**
- * Follows those of one client's calls that change something from their forwarding to their end, and records each then.
- * With auditing off it is asked no more than `isOn` and `isFollowing`.
+ * Follows those of one client's calls that change something from their forwarding to their end, and
+ * records each then. With auditing off it is asked no more than `isOn` and `isFollowing`.
  */
 export class CallAudit {
   private readonly pending: Pending[] = [];

@@ -25,7 +25,10 @@ const monotonicTime = (): number => Number(process.hrtime.bigint() / 1_000_000n)
 
 const zeros = (count: number): number[] => Array<number>(count).fill(0);
 
-/** Counts of one program's calls, `statusCount` for each procedure number; 0 is for numbers that the table lacks. */
+/**
+ * Counts of one program's calls, `statusCount` for each procedure number; 0 is for numbers that the
+ * table lacks.
+ */
 class ProgramCounts {
   private readonly known: boolean[] = [];
   private counts: number[];
@@ -56,8 +59,8 @@ class ProgramCounts {
 }
 
 /**
- * Counts a worker's calls and what they cost. All that happens for every call is arithmetic on arrays of numbers; names
- * come in when somebody asks for a report.
+ * Counts a worker's calls and what they cost. All that happens for every call is arithmetic on
+ * arrays of numbers; names come in when somebody asks for a report.
  */
 export class CallMeter {
   /** Milliseconds of `performance.now()` when the chunk that is dealt with arrived. */

@@ -46,7 +46,10 @@ export class LogSender implements AuditTrail {
     this.total += count;
   }
 
-  /** Whether there is room. After a first loss there is none until half is through; then the loss is told. */
+  /**
+   * Whether there is room. After a first loss there is none until half is through; then the loss is
+   * told.
+   */
   private takes(): boolean {
     const { queuedBytes } = this.channel;
     if (this.lost === 0) return queuedBytes <= maxQueued;

@@ -1,6 +1,7 @@
 /**
- * A program that a test starts with sockets as descriptors 3, 4, … : prints what the daemon would make of them, as JSON.
- * LISTEN_PID may be `self`, which stands for the program's own process id; its first argument has the ports.
+ * A program that a test starts with sockets as descriptors 3, 4, … : prints what the daemon would
+ * make of them, as JSON. LISTEN_PID may be `self`, which stands for the program's own process id;
+ * its first argument has the ports.
  */
 import { spawnSync } from 'node:child_process';
 import { readlinkSync } from 'node:fs';

@@ -5,7 +5,10 @@ import { duplexPair, PassThrough, type Duplex } from 'node:stream';
 import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
 import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
 
-/** A worker process that only exists as its pipes; it is ready as soon as it is configured unless told otherwise. */
+/**
+ * A worker process that only exists as its pipes; it is ready as soon as it is configured unless
+ * told otherwise.
+ */
 export class FakeProcess {
   readonly told: PrimaryMessage[] = [];
   /** Ids of the clients it was handed. */

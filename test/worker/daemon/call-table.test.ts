@@ -13,7 +13,10 @@ describe('the calls that a daemon has not answered', () => {
 
   beforeEach(() => (table = new CallTable()));
 
-  /** Adds a call and keeps a frame of that many bytes, all of them its serial; false when there was no room. */
+  /**
+   * Adds a call and keeps a frame of that many bytes, all of them its serial; false when there was
+   * no room.
+   */
   function addKept(serial: number, length: number, repeats?: number): boolean {
     table.add(remote, number, serial, serial);
     return table.keep(Buffer.alloc(length, serial), 0, length, repeats);
