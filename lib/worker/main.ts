@@ -24,7 +24,7 @@ const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
   (message) => {
     if (message.kind === 'heartbeat') channel.send({ kind: 'alive' });
     else if (message.kind === 'configure') void start(message);
-    else if (worker !== null) worker.told(message);
+    else if (worker !== null) worker.onMessage(message);
     else early.push(message);
   },
   // The primary is gone, and with it everything a worker is for.
@@ -35,9 +35,9 @@ async function start(setup: WorkerSetup): Promise<void> {
   const { Worker } = await import('./worker.js');
   const started = await Worker.start(setup, channel);
   worker = started;
-  process.on('message', (introduction, handle) => started.handed(introduction, handle));
+  process.on('message', (introduction, handle) => started.onSocket(introduction, handle));
   channel.send({ kind: 'ready' });
-  for (const message of early) started.told(message);
+  for (const message of early) started.onMessage(message);
 }
 
 // The primary alone decides when workers end; signals to the whole process group are for it.

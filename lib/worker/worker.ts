@@ -1,35 +1,30 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { accessRules, rightsOf } from '../auth/rights.js';
 import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { ControlChannel } from '../control/channel.js';
-import {
-  beginsAnonymous,
-  type ClientIntroduction,
-  type PrimaryMessage,
-  type WorkerLoad,
-  type WorkerMessage,
-  type WorkerSetup,
+import type {
+  PrimaryMessage,
+  WorkerLoad,
+  WorkerMessage,
+  WorkerSetup,
 } from '../control/messages.js';
-import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
-import { errorText } from '../error-text.js';
-import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
 import * as accounts from '../native/accounts.js';
-import { areScarce, isScarce } from '../native/descriptors.js';
-import { CallMeter } from './reports/call-meter.js';
-import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
-import { tooManyOpenFiles } from './daemon/errors.js';
-import { DaemonRestarts } from './daemon/restarts.js';
-import { LogSender } from './reports/log-sender.js';
-import { Reporter } from './reports/reporter.js';
+import { isScarce } from '../native/descriptors.js';
+import { SocketStream } from '../transport/socket-stream.js';
+import { Arrivals, type ArrivalsHost } from './arrivals.js';
 import { SaslWear } from './client/sasl-wear.js';
 import { Session } from './client/session.js';
 import type { Arrival, SessionContext } from './client/session-context.js';
-import { SessionDaemons } from './daemon/autostart.js';
 import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
-import { Turn } from './client/turn.js';
+import { SessionDaemons } from './daemon/autostart.js';
+import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
+import { tooManyOpenFiles } from './daemon/errors.js';
+import { DaemonRestarts } from './daemon/restarts.js';
+import { CallMeter } from './reports/call-meter.js';
+import { LogSender } from './reports/log-sender.js';
+import { Reporter } from './reports/reporter.js';
 
 /** Milliseconds between looks at all sessions' silence. */
 const tickInterval = 1000;
@@ -37,17 +32,8 @@ const tickInterval = 1000;
 /** Milliseconds that workers and daemons that are polled are left in peace. */
 const pollInterval = 20;
 
-/** Descriptors without which no client is asked for: a client and its daemons need several. */
-const reservedForClients = 48;
-
 /** Descriptors that no daemon's connection may use. */
 const reservedForArrivals = 16;
-
-/** Milliseconds between looks whether there are enough descriptors again. */
-const descriptorInterval = 50;
-
-/** A client asked to leave its place to another. */
-type GivingWay = Extract<PrimaryMessage, { kind: 'giveWay' }>;
 
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
@@ -62,20 +48,14 @@ export class Worker {
   private readonly starter: SessionDaemons | null;
   /** Null with metrics off. */
   private readonly reporter: Reporter | null;
-  /** Of clients that have not logged in. */
-  private readonly turns = new Map<number, Turn>();
-  /** TLS clients in their handshake. */
-  private readonly arriving = new Map<number, AbortController>();
-  private tlsReception: TlsReception | null;
+  private readonly arrivals: Arrivals;
   private polkit: PolkitAuthority | null = null;
   private ending = false;
-  private descriptorsScarce = false;
 
   private constructor(
     { configuration, logging }: WorkerSetup,
     private readonly channel: Channel,
-    /** Null where nobody listens for TLS. */
-    private readonly makeTlsReception: (() => TlsReception) | null,
+    makeTlsReception: (() => TlsReception) | null,
   ) {
     this.threshold = new LogThreshold(logging);
     this.sender = new LogSender(channel, logging.auditing);
@@ -87,7 +67,12 @@ export class Worker {
     this.context = this.makeContext(configuration);
     const { meter } = this.context;
     this.reporter = meter === null ? null : this.makeReporter(meter);
-    this.tlsReception = makeTlsReception?.() ?? null;
+    const host: ArrivalsHost = {
+      loginTimeout: configuration.cluster.login_timeout,
+      begin: (arrival) => this.begin(arrival),
+      session: (id) => this.sessions.get(id),
+    };
+    this.arrivals = new Arrivals(host, channel, makeTlsReception, this.log);
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
@@ -107,7 +92,7 @@ export class Worker {
   }
 
   /** A message of the primary. */
-  told(message: PrimaryMessage): void {
+  onMessage(message: PrimaryMessage): void {
     switch (message.kind) {
       case 'logging':
         this.threshold.change(message);
@@ -115,10 +100,10 @@ export class Worker {
         break;
       case 'closeClient':
         this.sessions.get(message.id)?.close(message.reason);
-        this.arriving.get(message.id)?.abort(new TlsRefusal(message.reason, null));
+        this.arrivals.close(message.id, new TlsRefusal(message.reason, null));
         break;
       case 'giveWay':
-        void this.giveWay(message);
+        void this.arrivals.giveWay(message);
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -127,7 +112,7 @@ export class Worker {
         void this.drain(message.seconds);
         break;
       case 'tls':
-        this.renewTls();
+        this.arrivals.renewTls();
         break;
       case 'load':
         this.reporter?.send();
@@ -140,111 +125,15 @@ export class Worker {
     }
   }
 
-  /** A socket that the primary accepted. */
-  handed(message: unknown, handle: unknown): void {
-    const introduction = message as ClientIntroduction;
-    const { id } = introduction;
-    this.channel.send({ kind: 'taken', id });
-    if (handle === undefined || handle === null) {
-      // The client left while its socket was on the way.
-      this.channel.send({ kind: 'closed', id });
-      return;
-    }
-    this.watchDescriptors((handle as SocketHandle).fd);
-    const turn = new Turn(handle as SocketHandle, () => this.tellStanding(id));
-    if (beginsAnonymous(introduction)) this.turns.set(id, turn);
-    const { firstMessage, passesDescriptors } = transportTraits[introduction.transport];
-    if (firstMessage === 'tls-record') {
-      void this.receiveTls(introduction, handle as SocketHandle, turn);
-      return;
-    }
-    const stream = SocketStream.accepted(handle as SocketHandle, passesDescriptors);
-    const arrivedAt = performance.now();
-    this.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
+  /** A socket that the primary accepted, and what it knows of it. */
+  onSocket(introduction: unknown, handle: unknown): void {
+    this.arrivals.onSocket(introduction, handle);
   }
 
   private begin(arrival: Arrival): void {
     const session = new Session(arrival, this.context);
     this.sessions.set(session.id, session);
     session.start();
-  }
-
-  private tellStanding(id: number): void {
-    const turn = this.turns.get(id);
-    if (turn === undefined) return;
-    const { stage } = turn;
-    this.channel.send({ kind: 'standing', id, stage, silentFor: this.silentFor(turn, id) });
-  }
-
-  private silentFor(turn: Turn, id: number): number {
-    return this.sessions.get(id)?.isOurTurn === true ? 0 : turn.silentFor();
-  }
-
-  /**
-   * Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was
-   * chosen.
-   */
-  private async giveWay({ id, stage, patience, reason }: GivingWay): Promise<void> {
-    if (this.turns.get(id)?.hasUnread === true) {
-      // What waits is read by the end of the loop's next turn; whether it was of any use shows
-      // then.
-      await nextTurn();
-      await nextTurn();
-    }
-    const turn = this.turns.get(id);
-    if (turn === undefined) return;
-    if (turn.stage !== stage || this.silentFor(turn, id) < patience) {
-      this.tellStanding(id);
-      return;
-    }
-    this.sessions.get(id)?.giveWay(reason);
-    this.arriving.get(id)?.abort(new TlsRefusal(reason, 'gave_way'));
-  }
-
-  /**
-   * Handshake and certificate come before the session; its login_timeout counts for them as well.
-   */
-  private async receiveTls(
-    introduction: ClientIntroduction,
-    handle: SocketHandle,
-    turn: Turn,
-  ): Promise<void> {
-    const { id, remoteAddress } = introduction;
-    const leaving = new AbortController();
-    this.arriving.set(id, leaving);
-    const seconds = this.context.configuration.cluster.login_timeout;
-    const timer = setTimeout(() => {
-      leaving.abort(
-        new TlsRefusal(`It did not finish its TLS handshake within ${seconds} seconds.`),
-      );
-    }, seconds * 1000);
-    try {
-      if (this.tlsReception === null) throw new TlsRefusal('This worker does not serve TLS.');
-      this.begin(await this.tlsReception.receive(introduction, handle, leaving.signal, turn));
-    } catch (error) {
-      if (!(error instanceof TlsRefusal)) throw error;
-      const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
-      this.log.for('rpc.tls')[error.level](line);
-      this.turns.delete(id);
-      const { refusal } = error;
-      this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
-    } finally {
-      clearTimeout(timer);
-      this.arriving.delete(id);
-    }
-  }
-
-  /** Asks for no more clients while too few descriptors are left for them and their daemons. */
-  private watchDescriptors(newest: number): void {
-    if (this.descriptorsScarce || !isScarce(newest, reservedForClients)) return;
-    this.descriptorsScarce = true;
-    this.channel.send({ kind: 'descriptors', areScarce: true });
-    const look = setInterval(() => {
-      if (areScarce(reservedForClients)) return;
-      clearInterval(look);
-      this.descriptorsScarce = false;
-      this.channel.send({ kind: 'descriptors', areScarce: false });
-    }, descriptorInterval).unref();
   }
 
   /**
@@ -254,7 +143,7 @@ export class Worker {
   private async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
     const stream = await (this.starter?.connect(endpoint, signal) ??
       SocketStream.connect(endpoint.path, signal));
-    this.watchDescriptors(stream.fd);
+    this.arrivals.onDescriptor(stream.fd);
     if (!isScarce(stream.fd, reservedForArrivals)) return stream;
     stream.destroy();
     throw tooManyOpenFiles();
@@ -276,16 +165,6 @@ export class Worker {
       load.held += heldCalls;
     }
     return load;
-  }
-
-  /** The primary has found the files good; if they are bad by now, the old ones stay in use. */
-  private renewTls(): void {
-    try {
-      this.tlsReception = this.makeTlsReception?.() ?? null;
-    } catch (error) {
-      const reason = errorText(error);
-      this.log.for('rpc.tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
-    }
   }
 
   private makeContext(configuration: Configuration): SessionContext {
@@ -330,15 +209,15 @@ export class Worker {
       log: log.for('rpc.session'),
       audit: this.sender,
       meter,
-      clientsTurn: (id) => this.turns.get(id)?.theirs('login'),
+      clientsTurn: (id) => this.arrivals.onClientsTurn(id),
       loggedIn: (id, identity) => {
-        this.turns.delete(id);
+        this.arrivals.onSettled(id);
         this.channel.send({ kind: 'loggedIn', id, ...identity });
       },
       closed: (session, refusal) => {
         const { id } = session;
         this.sessions.delete(id);
-        this.turns.delete(id);
+        this.arrivals.onSettled(id);
         this.reporter?.left(session);
         this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
       },
@@ -350,8 +229,7 @@ export class Worker {
     if (this.ending) return;
     this.ending = true;
     const deadline = performance.now() + seconds * 1000;
-    for (const leaving of this.arriving.values())
-      leaving.abort(new TlsRefusal('the proxy is stopping'));
+    this.arrivals.closeAll('the proxy is stopping');
     for (const session of this.sessions.values()) session.stopCalls();
     await this.until(() => {
       for (const session of this.sessions.values()) {
@@ -371,7 +249,7 @@ export class Worker {
     const deadline = seconds === 0 ? Infinity : performance.now() + seconds * 1000;
     // Clients may be on their way until the primary has closed node's channel behind them.
     const isDeserted = (): boolean =>
-      !process.connected && this.sessions.size + this.arriving.size === 0;
+      !process.connected && this.sessions.size + this.arrivals.size === 0;
     await this.until(isDeserted, deadline);
     await this.stop(this.context.configuration.cluster.stop_timeout);
   }

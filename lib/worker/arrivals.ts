@@ -1,0 +1,198 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { ControlChannel } from '../control/channel.js';
+import {
+  beginsAnonymous,
+  type ClientIntroduction,
+  type PrimaryMessage,
+  type WorkerMessage,
+} from '../control/messages.js';
+import { transportTraits } from '../control/transports.js';
+import { errorText } from '../error-text.js';
+import type { Logger } from '../logging/logger.js';
+import { areScarce, isScarce } from '../native/descriptors.js';
+import { SocketStream, type SocketHandle } from '../transport/socket-stream.js';
+import type { Session } from './client/session.js';
+import type { Arrival } from './client/session-context.js';
+import type { TlsReception } from './client/tls-handshake.js';
+import { TlsRefusal } from './client/tls-refusal.js';
+import { Turn } from './client/turn.js';
+
+/** Descriptors without which no client is asked for: a client and its daemons need several. */
+const reservedForClients = 48;
+
+/** Milliseconds between looks whether there are enough descriptors again. */
+const descriptorInterval = 50;
+
+/** A client asked to leave its place to another. */
+type GivingWay = Extract<PrimaryMessage, { kind: 'giveWay' }>;
+
+/** The worker that arrivals become sessions of. */
+export interface ArrivalsHost {
+  /** In seconds, the TLS handshake included. */
+  readonly loginTimeout: number;
+  /** Begins a client's session. */
+  begin(arrival: Arrival): void;
+  session(id: number): Session | undefined;
+}
+
+/**
+ * A worker's way in: sockets that the primary hands over, TLS handshakes, who gives way to whom of
+ * those that have not logged in, and that no more are asked for than there are descriptors.
+ */
+export class Arrivals {
+  /** Of clients that have not logged in. */
+  private readonly turns = new Map<number, Turn>();
+  /** TLS clients in their handshake. */
+  private readonly arriving = new Map<number, AbortController>();
+  private tlsReception: TlsReception | null;
+  private descriptorsScarce = false;
+
+  constructor(
+    private readonly host: ArrivalsHost,
+    private readonly channel: ControlChannel<WorkerMessage, PrimaryMessage>,
+    /** Null where nobody listens for TLS. */
+    private readonly makeTlsReception: (() => TlsReception) | null,
+    private readonly log: Logger,
+  ) {
+    this.tlsReception = makeTlsReception?.() ?? null;
+  }
+
+  /** Clients whose session has not begun. */
+  get size(): number {
+    return this.arriving.size;
+  }
+
+  /** A socket that the primary accepted, and what it knows of it. */
+  onSocket(message: unknown, handle: unknown): void {
+    const introduction = message as ClientIntroduction;
+    const { id } = introduction;
+    this.channel.send({ kind: 'taken', id });
+    if (handle === undefined || handle === null) {
+      // The client left while its socket was on the way.
+      this.channel.send({ kind: 'closed', id });
+      return;
+    }
+    this.onDescriptor((handle as SocketHandle).fd);
+    const turn = new Turn(handle as SocketHandle, () => this.tellStanding(id));
+    if (beginsAnonymous(introduction)) this.turns.set(id, turn);
+    const { firstMessage, passesDescriptors } = transportTraits[introduction.transport];
+    if (firstMessage === 'tls-record') {
+      void this.receiveTls(introduction, handle as SocketHandle, turn);
+      return;
+    }
+    const stream = SocketStream.accepted(handle as SocketHandle, passesDescriptors);
+    const arrivedAt = performance.now();
+    this.host.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
+  }
+
+  private tellStanding(id: number): void {
+    const turn = this.turns.get(id);
+    if (turn === undefined) return;
+    const { stage } = turn;
+    this.channel.send({ kind: 'standing', id, stage, silentFor: this.silentFor(turn, id) });
+  }
+
+  private silentFor(turn: Turn, id: number): number {
+    return this.host.session(id)?.isOurTurn === true ? 0 : turn.silentFor();
+  }
+
+  /**
+   * Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was
+   * chosen.
+   */
+  async giveWay({ id, stage, patience, reason }: GivingWay): Promise<void> {
+    if (this.turns.get(id)?.hasUnread === true) {
+      // What waits is read by the end of the loop's next turn; whether it was of any use shows
+      // then.
+      await nextTurn();
+      await nextTurn();
+    }
+    const turn = this.turns.get(id);
+    if (turn === undefined) return;
+    if (turn.stage !== stage || this.silentFor(turn, id) < patience) {
+      this.tellStanding(id);
+      return;
+    }
+    this.host.session(id)?.giveWay(reason);
+    this.arriving.get(id)?.abort(new TlsRefusal(reason, 'gave_way'));
+  }
+
+  /**
+   * Handshake and certificate come before the session; its login_timeout counts for them as well.
+   */
+  private async receiveTls(
+    introduction: ClientIntroduction,
+    handle: SocketHandle,
+    turn: Turn,
+  ): Promise<void> {
+    const { id, remoteAddress } = introduction;
+    const leaving = new AbortController();
+    this.arriving.set(id, leaving);
+    const seconds = this.host.loginTimeout;
+    const timer = setTimeout(() => {
+      leaving.abort(
+        new TlsRefusal(`It did not finish its TLS handshake within ${seconds} seconds.`),
+      );
+    }, seconds * 1000);
+    try {
+      if (this.tlsReception === null) throw new TlsRefusal('This worker does not serve TLS.');
+      this.host.begin(await this.tlsReception.receive(introduction, handle, leaving.signal, turn));
+    } catch (error) {
+      if (!(error instanceof TlsRefusal)) throw error;
+      const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
+      this.log.for('rpc.tls')[error.level](line);
+      this.turns.delete(id);
+      const { refusal } = error;
+      this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
+    } finally {
+      clearTimeout(timer);
+      this.arriving.delete(id);
+    }
+  }
+
+  /**
+   * A descriptor was opened: asks for no more clients while too few are left for them and their
+   * daemons.
+   */
+  onDescriptor(newest: number): void {
+    if (this.descriptorsScarce || !isScarce(newest, reservedForClients)) return;
+    this.descriptorsScarce = true;
+    this.channel.send({ kind: 'descriptors', areScarce: true });
+    const look = setInterval(() => {
+      if (areScarce(reservedForClients)) return;
+      clearInterval(look);
+      this.descriptorsScarce = false;
+      this.channel.send({ kind: 'descriptors', areScarce: false });
+    }, descriptorInterval).unref();
+  }
+
+  /** Closes a client that is on its way in. */
+  close(id: number, refusal: TlsRefusal): void {
+    this.arriving.get(id)?.abort(refusal);
+  }
+
+  /** Closes all that are on their way in. */
+  closeAll(reason: string): void {
+    for (const leaving of this.arriving.values()) leaving.abort(new TlsRefusal(reason));
+  }
+
+  /** A client that has not logged in has said something, and it is for it to go on. */
+  onClientsTurn(id: number): void {
+    this.turns.get(id)?.theirs('login');
+  }
+
+  /** A client has logged in, or left. */
+  onSettled(id: number): void {
+    this.turns.delete(id);
+  }
+
+  /** The primary has found the files good; if they are bad by now, the old ones stay in use. */
+  renewTls(): void {
+    try {
+      this.tlsReception = this.makeTlsReception?.() ?? null;
+    } catch (error) {
+      const reason = errorText(error);
+      this.log.for('rpc.tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);
+    }
+  }
+}
