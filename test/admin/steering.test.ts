@@ -255,7 +255,7 @@ describe('what an administrator does to the running daemon', function () {
       await set(number.connectSetLoggingFilters, '1:session');
       const clients = [await proxy.open(), await proxy.open()];
       for (const pid of proxy.workers()) {
-        await until(() => readFileSync(file, 'utf8').includes(`: ${pid}: debug : session`), {
+        await until(() => readFileSync(file, 'utf8').includes(`: ${pid}: debug : rpc.session`), {
           what: `lines of worker ${pid}`,
         });
       }
