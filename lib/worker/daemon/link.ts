@@ -79,6 +79,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
    * times.
    */
   private earlyEvents: Buffer[] | null = null;
+  private earlyBytes = 0;
   /** The large frame arriving is for nobody. */
   private skipping = false;
   private warned = false;
@@ -371,6 +372,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     try {
       await this.openConnection(most, () => {
         this.earlyEvents = [];
+        this.earlyBytes = 0;
         return this.registrations.renew(this.connection.conversation);
       });
     } catch (error) {
@@ -511,8 +513,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
       return;
     }
     this.earlyEvents.push(Buffer.from(bytes.subarray(start, start + length)));
-    const size = this.earlyEvents.reduce((sum, event) => sum + event.length, 0);
-    if (size > maxEarlyEvents) {
+    this.earlyBytes += length;
+    if (this.earlyBytes > maxEarlyEvents) {
       this.connection.conversation.fail(new Error('too many events came while it was opened'));
     }
   }
