@@ -2,16 +2,14 @@ import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   encodeKeepalive,
   keepalive,
-  messageType,
   procedureOf,
   programOf,
   serialOf,
   status,
   statusOf,
-  typeOf,
 } from '../../rpc/frame.js';
 import { FrameLengthError } from '../../rpc/framer.js';
-import { isForwardedProgram, procedureAt, procedureName } from '../../rpc/procedures.js';
+import { procedureAt, procedureName } from '../../rpc/procedures.js';
 import type { OpenArguments } from '../../rpc/session-messages.js';
 import type { DaemonMeter } from '../reports/call-meter.js';
 import { CallTable, type TakenCall } from './call-table.js';
@@ -21,13 +19,13 @@ import type { Endpoint } from './directory.js';
 import { ConnectError, endReason, failureOf, TimeoutError, unreadableError } from './errors.js';
 import type { LinkOwner, LinkSettings, Loss } from './link-owner.js';
 import { Registrations } from './registrations.js';
+import { Reopening, type LostLink } from './reopening.js';
 import {
   carriesStream,
   judgeDaemonFrame,
   type LinkRole,
   type LinkSituation,
 } from './reply-gate.js';
-import type { Restart, Returning } from './restarts.js';
 
 /**
  * Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer
@@ -41,9 +39,6 @@ const shortestAttempt = 25;
 /** How often a call is sent again at most: it may be what daemons die of. */
 const maxRepeats = 3;
 
-/** Bytes of events that may come while a daemon is asked for the rest of them again. */
-const maxEarlyEvents = 1024 * 1024;
-
 /**
  * Being opened for the first time or again, open, away (its daemon is gone and the next call opens
  * it again), or closed for good.
@@ -56,7 +51,7 @@ export type LinkState = 'opening' | 'open' | 'away' | 'closed';
  * daemon goes away and comes back it is opened again with all that the client had asked it for:
  * events, and calls under way that only ask.
  */
-export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
+export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   readonly calls = new CallTable();
   readonly streams = new CallTable();
   private readonly registrations = new Registrations();
@@ -66,20 +61,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
   private current: LinkState = 'opening';
   /** While a connection is being opened; aborting it ends that. */
   private connecting: AbortController | null = null;
-  /** Once the link is being opened again: ends the waiting for the daemon. */
-  private leaving: AbortController | null = null;
-  /** Since the daemon went away, until the link is open again. */
-  private restart: Restart | null = null;
-  /** The daemon is waited for; not once it has stayed away for too long. */
-  private isPatient = true;
-  /** Calls that the daemon which went away had not answered and that will be sent again. */
-  private unanswered: TakenCall[] = [];
-  /**
-   * Events that came while the daemon was asked for the rest of them again; null at all other
-   * times.
-   */
-  private earlyEvents: Buffer[] | null = null;
-  private earlyBytes = 0;
+  /** From the daemon's end until the link is open again. */
+  private reopening: Reopening | null = null;
   /** The large frame arriving is for nobody. */
   private skipping = false;
   private warned = false;
@@ -115,7 +98,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
 
   /** Calls that the daemon has not answered, those that wait for it included. */
   get pendingCalls(): number {
-    return this.calls.size + this.unanswered.length + this.waiting.length;
+    return this.calls.size + (this.reopening?.keptCalls ?? 0) + this.waiting.length;
   }
 
   /** In the middle of a large frame that the client has had part of. */
@@ -133,8 +116,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
       if (!this.transition('open')) throw new Error('the link was closed');
     } catch (error) {
       this.close();
-      this.connection.close();
-      throw isUnreadable(error) ? unreadableError(this.endpoint) : error;
+      throw error;
     }
   }
 
@@ -155,7 +137,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
 
   /** Opens the link again if its daemon has gone away. */
   openAgain(): void {
-    if (this.current === 'away') void this.reopen(this.isPatient ? this.patience : 0);
+    if (this.current === 'away') this.transition('opening');
   }
 
   /** The calls that waited for it, oldest first. */
@@ -224,17 +206,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
 
   /** Closes without telling the owner. */
   close(): void {
-    if (this.current === 'closed') return;
-    const wasOpen = this.current === 'open';
     this.transition('closed');
-    const calls = this.calls.takeAll();
-    this.meter?.lost([...calls, ...this.unanswered]);
-    if (wasOpen) this.meter?.closed();
-    const reason = new Error('the link was closed');
-    this.connecting?.abort(reason);
-    this.leaving?.abort(reason);
-    this.unanswered = [];
-    this.connection.close();
   }
 
   // The connection
@@ -253,7 +225,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
 
   frame(bytes: Buffer, start: number, length: number): void {
     if (this.current !== 'open') {
-      this.frameOfOpening(bytes, start, length);
+      const { conversation } = this.connection;
+      if (this.reopening === null) conversation.frame(bytes, start, length);
+      else this.reopening.frame(bytes, start, length, conversation);
       return;
     }
     if (!this.admit(bytes, start, length)) return;
@@ -296,7 +270,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     // What the owner forwards now is of this moment.
     meter?.tick();
     meter?.failed('lost');
-    meter?.closed();
     // One that breaks the rules would do so again.
     const isRestartable =
       !isBreach(error) && this.patience > 0 && !this.registrations.areIncomplete;
@@ -314,94 +287,44 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     // A stream whose call has no reply yet ends with that call.
     for (const { program, procedure, serial } of lost) streams.take(program, procedure, serial);
     const loss: Loss = { reason, calls: lost, streams: streams.takeAll() };
-    const { midLargeFrame } = this;
-    if (!isRestartable || midLargeFrame) {
+    if (!isRestartable || this.midLargeFrame) {
       this.transition('closed');
-      this.connection.close();
       this.owner.lost(this, loss);
       return;
     }
+    const { restarts } = this.settings;
+    const restart = restarts.onLost(this.endpoint, reason);
+    restarts.onCalls(restart, { failed: lost.length });
+    const kept = calls.filter(({ frame }) => frame !== null);
+    this.reopening = new Reopening(this, restarts, restart, kept);
     this.registrations.onLost();
-    this.unanswered = calls.filter(({ frame }) => frame !== null);
-    this.isPatient = true;
-    this.restart = this.settings.restarts.onLost(this.endpoint, reason);
-    this.settings.restarts.onCalls(this.restart, { failed: lost.length });
     this.transition('away');
-    this.connection.close();
     this.owner.lost(this, loss);
-    if (this.unanswered.length > 0 || !this.registrations.isEmpty) this.openAgain();
+    if (kept.length > 0 || !this.registrations.isEmpty) this.openAgain();
   }
 
   // Opening it again
 
-  private get patience(): number {
-    return this.settings.restarts.settings.patience;
+  get waitingCalls(): number {
+    return this.waiting.length;
   }
 
-  /**
-   * `patience` in milliseconds: how long a daemon that cannot be reached is waited for; 0: it is
-   * tried once.
-   */
-  private async reopen(patience: number): Promise<void> {
-    const { restart } = this;
-    const { restarts } = this.settings;
-    if (restart === null) return;
-    this.transition('opening');
-    restarts.onReopening(restart);
-    let failure: unknown = null;
-    this.leaving = new AbortController();
-    try {
-      await restarts.reach(this, patience, this.leaving.signal);
-    } catch (error) {
-      failure = error;
-    }
-    if (this.isClosed) {
-      restarts.onSettled(restart, 'left');
-      return;
-    }
-    if (failure === null) this.resumeWork(restart);
-    else this.giveUp(restart, isUnreadable(failure) ? unreadableError(this.endpoint) : failure);
-    restarts.onSettled(restart, failure === null ? 'back' : 'away');
-  }
-
-  /**
-   * A try to open it again, for that many milliseconds at most. Rejects as the connection's `open`.
-   */
-  async attempt(most: number): Promise<void> {
+  async connect(most: number, onOpen: () => void): Promise<void> {
     this.connection = new DaemonConnection(this, this.endpoint);
-    try {
-      await this.openConnection(most, () => {
-        this.earlyEvents = [];
-        this.earlyBytes = 0;
-        return this.registrations.renew(this.connection.conversation);
-      });
-    } catch (error) {
-      this.connection.close();
-      throw error;
-    }
+    const { conversation } = this.connection;
+    await this.openConnection(most, () => {
+      onOpen();
+      return this.registrations.renew(conversation);
+    });
   }
 
-  private get isClosed(): boolean {
-    return this.current === 'closed';
-  }
-
-  /** Calls wait for it. */
-  get isUrgent(): boolean {
-    return this.unanswered.length + this.waiting.length > 0;
-  }
-
-  private resumeWork(restart: Restart): void {
-    this.restart = null;
+  onBack(calls: readonly TakenCall[], events: readonly Buffer[]): void {
     this.transition('open');
-    const unanswered = this.unanswered.splice(0);
-    for (const { frame, time, repeats } of unanswered) {
+    for (const { frame, time, repeats } of calls) {
       if (frame === null) continue;
       this.remember(frame, 0, frame.length, time, repeats + 1);
       this.connection.forward(frame, 0, frame.length);
     }
-    this.settings.restarts.onCalls(restart, { repeated: unanswered.length });
-    const events = this.earlyEvents ?? [];
-    this.earlyEvents = null;
     for (const event of events) this.frame(event, 0, event.length);
     // One of them may have been too much for the client.
     if (this.isClosed) return;
@@ -409,20 +332,16 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     this.owner.turnEnded(this);
   }
 
-  private giveUp(restart: Restart, error: unknown): void {
-    this.earlyEvents = null;
-    this.isPatient = false;
-    const repeated = this.unanswered.splice(0);
-    this.settings.restarts.onCalls(restart, { failed: repeated.length + this.waiting.length });
-    this.meter?.lost(repeated);
+  onStayedAway(error: unknown, calls: readonly TakenCall[]): void {
+    this.meter?.lost(calls);
     this.transition('away');
-    this.owner.stayedAway(this, error, repeated);
+    this.owner.stayedAway(this, error, calls);
   }
 
   /**
    * Opens the connection and does what the daemon is to be asked `afterwards`, all within
-   * open_timeout and `most` milliseconds. Rejects with TimeoutError then, besides what the
-   * connection's `open` rejects with.
+   * open_timeout and `most` milliseconds; else closes it. Rejects with TimeoutError then, besides
+   * what the connection's `open` rejects with.
    */
   private async openConnection(
     most: number,
@@ -442,8 +361,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
       await connection.open(what, connecting.signal);
       await afterwards();
     } catch (error) {
+      connection.close();
       this.noteFailure(error);
-      throw error;
+      throw isUnreadable(error) ? unreadableError(endpoint) : error;
     } finally {
       clearTimeout(timer);
       this.connecting = null;
@@ -457,14 +377,50 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
     if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
-  /** The only place that changes the state; false when the link is closed already, for good. */
+  private get patience(): number {
+    return this.settings.restarts.settings.patience;
+  }
+
+  private get isClosed(): boolean {
+    return this.current === 'closed';
+  }
+
+  /**
+   * The only place that changes the state, and has done what comes with the new one; false when the
+   * link is closed already, for good.
+   */
   private transition(to: LinkState): boolean {
-    if (this.current === 'closed') return false;
+    const from = this.current;
+    if (from === 'closed') return false;
     const { log } = this.settings;
-    if (log.debugging) log.debug(`link to ${this.endpoint.daemon}: ${this.current} -> ${to}`);
+    if (log.debugging) log.debug(`link to ${this.endpoint.daemon}: ${from} -> ${to}`);
     this.current = to;
-    if (to === 'open') this.meter?.opened();
+    if (from === 'open') this.meter?.closed();
+    switch (to) {
+      case 'opening':
+        void this.reopening?.run();
+        break;
+      case 'open':
+        this.reopening = null;
+        this.meter?.opened();
+        break;
+      case 'away':
+        this.connection.close();
+        break;
+      case 'closed':
+        this.release();
+        break;
+    }
     return true;
+  }
+
+  /** Gives up calls without an answer, the opening if one is under way, and the connection. */
+  private release(): void {
+    const reason = new Error('the link was closed');
+    this.connecting?.abort(reason);
+    const kept = this.reopening?.end(reason) ?? [];
+    this.meter?.lost([...this.calls.takeAll(), ...kept]);
+    this.connection.close();
   }
 
   // Frames
@@ -499,24 +455,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, Returning {
       if (repeats < maxRepeats) this.calls.keep(bytes, start, end, repeats);
     }
     if (row.registration !== null) this.registrations.onCall(row, bytes, start, end);
-  }
-
-  /**
-   * What comes while the link is being opened: answers to the proxy's own calls, and events that
-   * were asked for again.
-   */
-  private frameOfOpening(bytes: Buffer, start: number, length: number): void {
-    const isEvent =
-      typeOf(bytes, start) === messageType.message && isForwardedProgram(programOf(bytes, start));
-    if (this.earlyEvents === null || !isEvent) {
-      this.connection.conversation.frame(bytes, start, length);
-      return;
-    }
-    this.earlyEvents.push(Buffer.from(bytes.subarray(start, start + length)));
-    this.earlyBytes += length;
-    if (this.earlyBytes > maxEarlyEvents) {
-      this.connection.conversation.fail(new Error('too many events came while it was opened'));
-    }
   }
 
   /**
