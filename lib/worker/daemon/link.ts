@@ -4,21 +4,20 @@ import {
   keepalive,
   procedureOf,
   programOf,
-  serialOf,
   status,
   statusOf,
 } from '../../rpc/frame.js';
 import { FrameLengthError } from '../../rpc/framer.js';
-import { procedureAt, procedureName } from '../../rpc/procedures.js';
+import { procedureName } from '../../rpc/procedures.js';
 import type { OpenArguments } from '../../rpc/session-messages.js';
 import type { DaemonMeter } from '../reports/call-meter.js';
-import { CallTable, type TakenCall } from './call-table.js';
+import type { CallTable, TakenCall } from './call-table.js';
 import { DaemonConnection, type ConnectionOwner } from './connection.js';
 import { isUnreadable } from './conversation.js';
 import type { Endpoint } from './directory.js';
 import { ConnectError, endReason, failureOf, TimeoutError, unreadableError } from './errors.js';
-import type { LinkOwner, LinkSettings, Loss } from './link-owner.js';
-import { Registrations } from './registrations.js';
+import { LinkCalls } from './link-calls.js';
+import type { LinkOwner, LinkSettings } from './link-owner.js';
 import { Reopening, type LostLink } from './reopening.js';
 import {
   carriesStream,
@@ -36,9 +35,6 @@ export const daemonHighWater = 1024 * 1024;
 /** Milliseconds that an attempt to open a connection has at least. */
 const shortestAttempt = 25;
 
-/** How often a call is sent again at most: it may be what daemons die of. */
-const maxRepeats = 3;
-
 /**
  * Being opened for the first time or again, open, away (its daemon is gone and the next call opens
  * it again), or closed for good.
@@ -52,9 +48,7 @@ export type LinkState = 'opening' | 'open' | 'away' | 'closed';
  * events, and calls under way that only ask.
  */
 export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
-  readonly calls = new CallTable();
-  readonly streams = new CallTable();
-  private readonly registrations = new Registrations();
+  private readonly underWay: LinkCalls;
   /** Copies of calls that wait until the link is open. */
   private waiting: Buffer[] = [];
   private connection: DaemonConnection;
@@ -76,6 +70,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     /** Null when nobody wants to know. */
     private readonly meter: DaemonMeter | null = null,
   ) {
+    this.underWay = new LinkCalls(settings.restarts.settings.patience > 0, meter);
     this.connection = new DaemonConnection(this, endpoint);
   }
 
@@ -85,6 +80,14 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 
   get driver(): string {
     return this.endpoint.driver;
+  }
+
+  get calls(): CallTable {
+    return this.underWay.calls;
+  }
+
+  get streams(): CallTable {
+    return this.underWay.streams;
   }
 
   get followsDescriptors(): boolean {
@@ -122,7 +125,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 
   /** Forwards a whole call frame and remembers it until its reply. */
   forwardCall(bytes: Buffer, start: number, end: number): void {
-    this.remember(bytes, start, end, this.meter === null ? 0 : this.meter.now);
+    if (this.underWay.add(bytes, start, end)) this.connection.expectDescriptors();
     this.connection.forward(bytes, start, end);
   }
 
@@ -170,7 +173,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 
   /** Remembers a call whose frame is forwarded in parts. */
   rememberLarge(bytes: Buffer, start: number): void {
-    this.remember(bytes, start, null, this.meter === null ? 0 : this.meter.now);
+    if (this.underWay.add(bytes, start, null)) this.connection.expectDescriptors();
   }
 
   /**
@@ -271,22 +274,11 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     meter?.tick();
     meter?.failed('lost');
     // One that breaks the rules would do so again.
-    const isRestartable =
-      !isBreach(error) && this.patience > 0 && !this.registrations.areIncomplete;
-    this.sortCalls(reason, isRestartable);
+    this.onLost(reason, !isBreach(error) && this.underWay.areRestartable);
   }
 
-  /**
-   * Sorts the calls under way into those that will be sent again and those that end with an error.
-   */
-  private sortCalls(reason: string, isRestartable: boolean): void {
-    const { meter, streams } = this;
-    const calls = this.calls.takeAll();
-    const lost = isRestartable ? calls.filter(({ frame }) => frame === null) : calls;
-    meter?.lost(lost);
-    // A stream whose call has no reply yet ends with that call.
-    for (const { program, procedure, serial } of lost) streams.take(program, procedure, serial);
-    const loss: Loss = { reason, calls: lost, streams: streams.takeAll() };
+  private onLost(reason: string, isRestartable: boolean): void {
+    const { loss, kept } = this.underWay.takeLost(reason, isRestartable);
     if (!isRestartable || this.midLargeFrame) {
       this.transition('closed');
       this.owner.lost(this, loss);
@@ -294,13 +286,12 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     }
     const { restarts } = this.settings;
     const restart = restarts.onLost(this.endpoint, reason);
-    restarts.onCalls(restart, { failed: lost.length });
-    const kept = calls.filter(({ frame }) => frame !== null);
+    restarts.onCalls(restart, { failed: loss.calls.length });
     this.reopening = new Reopening(this, restarts, restart, kept);
-    this.registrations.onLost();
     this.transition('away');
     this.owner.lost(this, loss);
-    if (kept.length > 0 || !this.registrations.isEmpty) this.openAgain();
+    // Nobody else would, who only waits for an answer or an event.
+    if (kept.length > 0 || !this.underWay.registrations.isEmpty) this.openAgain();
   }
 
   // Opening it again
@@ -314,22 +305,25 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     const { conversation } = this.connection;
     await this.openConnection(most, () => {
       onOpen();
-      return this.registrations.renew(conversation);
+      return this.underWay.registrations.renew(conversation);
     });
   }
 
   onBack(calls: readonly TakenCall[], events: readonly Buffer[]): void {
     this.transition('open');
-    for (const { frame, time, repeats } of calls) {
-      if (frame === null) continue;
-      this.remember(frame, 0, frame.length, time, repeats + 1);
-      this.connection.forward(frame, 0, frame.length);
-    }
+    for (const call of calls) this.sendAgain(call);
     for (const event of events) this.frame(event, 0, event.length);
     // One of them may have been too much for the client.
     if (this.isClosed) return;
     this.owner.reopened(this);
     this.owner.turnEnded(this);
+  }
+
+  private sendAgain(call: TakenCall): void {
+    const { frame } = call;
+    if (frame === null) return;
+    if (this.underWay.addAgain(frame, call)) this.connection.expectDescriptors();
+    this.connection.forward(frame, 0, frame.length);
   }
 
   onStayedAway(error: unknown, calls: readonly TakenCall[]): void {
@@ -377,10 +371,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
-  private get patience(): number {
-    return this.settings.restarts.settings.patience;
-  }
-
   private get isClosed(): boolean {
     return this.current === 'closed';
   }
@@ -426,38 +416,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   // Frames
 
   /**
-   * `end` is null for a large call, whose frame is not here; `repeats` is how often it was sent
-   * before.
-   */
-  private remember(
-    bytes: Buffer,
-    start: number,
-    end: number | null,
-    time: number,
-    repeats = 0,
-  ): void {
-    const programNumber = programOf(bytes, start);
-    const number = procedureOf(bytes, start);
-    const serial = serialOf(bytes, start);
-    this.calls.add(programNumber, number, serial, time);
-    const row = procedureAt(programNumber, number);
-    // A procedure of a newer libvirt may be one with descriptors too.
-    if (row === undefined) {
-      this.connection.expectDescriptors();
-      return;
-    }
-    // Now, not at the reply: a daemon may send a stream's first and even its last frame before
-    // that.
-    if (row.opensStream) this.streams.add(programNumber, number, serial, 0);
-    if (row.descriptors !== null) this.connection.expectDescriptors();
-    if (end === null || this.patience === 0) return;
-    if (!row.changesState && !row.opensStream && row.descriptors === null) {
-      if (repeats < maxRepeats) this.calls.keep(bytes, start, end, repeats);
-    }
-    if (row.registration !== null) this.registrations.onCall(row, bytes, start, end);
-  }
-
-  /**
    * Whether a frame of the daemon goes to the client; keeps account of calls, streams and
    * registrations.
    */
@@ -468,16 +426,12 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
         this.onReply(bytes, start, length);
         return true;
       case 'event':
-        this.registrations.onEvent(bytes, start, length);
+        this.underWay.registrations.onEvent(bytes, start, length);
         return true;
       case 'stream':
         return true;
       case 'end':
-        this.streams.take(
-          programOf(bytes, start),
-          procedureOf(bytes, start),
-          serialOf(bytes, start),
-        );
+        this.underWay.onStreamEnd(bytes, start);
         return true;
       case 'ping':
         this.answerPing();
@@ -494,19 +448,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   }
 
   private onReply(bytes: Buffer, start: number, length: number): void {
-    const programNumber = programOf(bytes, start);
-    const number = procedureOf(bytes, start);
-    const serial = serialOf(bytes, start);
-    const succeeded = statusOf(bytes, start) === status.ok;
-    const startedAt = this.calls.take(programNumber, number, serial);
-    this.meter?.answered(programNumber, number, startedAt, succeeded);
-    const row = procedureAt(programNumber, number);
-    if (row !== undefined) {
-      if (!succeeded && row.opensStream) this.streams.take(programNumber, number, serial);
-      if (row.registration !== null && this.patience > 0) {
-        this.registrations.onReply(row, bytes, start, length, succeeded);
-      }
-    }
+    this.underWay.onReply(bytes, start, length, statusOf(bytes, start) === status.ok);
     this.owner.answered(this, bytes, start);
   }
 
