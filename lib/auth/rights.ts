@@ -5,7 +5,8 @@ import { matchesAny } from './allow-list.js';
 
 /** Who a client is once its login is over: only what the kernel, TLS and SASL vouch for. */
 export interface ProvenClient {
-  readonly transport: 'unix' | 'tcp' | 'tls';
+  /** What it came over, as read_only_listeners names it. */
+  readonly transport: string;
   /** It came by a read-only socket. */
   readonly readOnly: boolean;
   /** Of UNIX clients: user, and effective and supplementary groups of the process. */

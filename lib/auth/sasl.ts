@@ -19,10 +19,13 @@ const maximumSsf = 100_000;
 const maximumPacket = 65536;
 
 export interface SaslExchangeOptions {
-  readonly transport: 'unix' | 'tcp' | 'tls';
+  /** What the connection runs over, for messages. */
+  readonly transport: string;
+  /** Nothing but a SASL layer protects the connection. */
+  readonly needsLayer: boolean;
   /** Strength of the TLS session in bits; 0 without TLS. */
   readonly externalSsf: number;
-  /** The weakest layer accepted on plain TCP, in bits; no matter elsewhere. */
+  /** The weakest layer accepted where one is needed, in bits; no matter elsewhere. */
   readonly minSsf?: number | undefined;
   /** "address;port", where the client has one. */
   readonly localAddress?: string | undefined;
@@ -95,15 +98,15 @@ export class SaslExchange {
     let server: SaslServer | undefined;
     try {
       server = await SaslServer.open(options);
-      const overTcp = options.transport === 'tcp';
+      const { needsLayer } = options;
       if (options.externalSsf > 0) server.setExternalSsf(options.externalSsf);
-      // UNIX sockets and TLS are protected already: no layer, any mechanism libvirt.conf lists.
+      // Others are protected already: no layer, any mechanism libvirt.conf lists.
       server.setSecurity({
-        minSsf: overTcp ? (options.minSsf ?? defaultMinSsf) : 0,
-        maxSsf: overTcp ? maximumSsf : 0,
+        minSsf: needsLayer ? (options.minSsf ?? defaultMinSsf) : 0,
+        maxSsf: needsLayer ? maximumSsf : 0,
         maxBufferSize: maximumPacket,
-        noPlaintext: overTcp,
-        noAnonymous: overTcp,
+        noPlaintext: needsLayer,
+        noAnonymous: needsLayer,
       });
       const mechanisms = server.listMechanisms();
       if (mechanisms === '') {
@@ -198,7 +201,7 @@ export class SaslExchange {
   #finish(): void {
     const ssf = this.#server.ssf();
     const least = this.#options.minSsf ?? defaultMinSsf;
-    if (this.#options.transport === 'tcp' && ssf < least) {
+    if (this.#options.needsLayer && ssf < least) {
       throw this.#fail('weak', `The SASL layer has ${ssf} bits, tcp_min_ssf asks for ${least}`);
     }
     const layer = ssf > 0 ? new SaslLayer(this.#server) : null;

@@ -8,6 +8,7 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../control/messages.js';
+import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
@@ -192,6 +193,7 @@ export class Worker {
       login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
         sasl: {
           transport,
+          needsLayer: transportTraits[transport].needsSaslLayer,
           externalSsf,
           minSsf: configuration.conf.tcp_min_ssf,
           localAddress: localAddress ?? undefined,

@@ -8,9 +8,10 @@ import { allocatedMemory } from '../native/allocated-memory.js';
 import { SaslClient, type ClientOptions } from '../native/sasl-client.js';
 import { saslEnvironment, type SaslEnvironment } from '../native/sasl-environment.js';
 
-const overUnix: SaslExchangeOptions = { transport: 'unix', externalSsf: 0 };
+const overUnix: SaslExchangeOptions = { transport: 'unix', needsLayer: false, externalSsf: 0 };
 const overTcp: SaslExchangeOptions = {
   transport: 'tcp',
+  needsLayer: true,
   externalSsf: 0,
   minSsf: 112,
   localAddress: '127.0.0.1;16509',
@@ -75,7 +76,7 @@ describe('auth/sasl (needs saslpasswd2)', () => {
   }
 
   it('offers the same under TLS', async () => {
-    const exchange = await open({ transport: 'tls', externalSsf: 256 });
+    const exchange = await open({ transport: 'tls', needsLayer: false, externalSsf: 256 });
     expect(exchange.mechanisms()).to.include('SCRAM-SHA-256').and.to.include('PLAIN');
     await authenticate(exchange, newClient(), 'SCRAM-SHA-256');
     expect(exchange.userName).to.equal(environment.user);

@@ -229,7 +229,7 @@ function showTables({ workers, daemons, clients }: Status): void {
   fill(
     'transports',
     Object.entries(clients.byTransport).map(([transport, { serving, login, waiting }]) => [
-      { text: transport === 'unix' ? 'UNIX' : transport.toUpperCase() },
+      { text: transport.toUpperCase() },
       { text: count(serving), kind: 'number' },
       { text: count(login), kind: 'number' },
       { text: count(waiting), kind: waiting > 0 ? 'number bad' : 'number' },

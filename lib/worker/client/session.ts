@@ -1,4 +1,5 @@
-import { beginsAnonymous, type Transport } from '../../control/messages.js';
+import { beginsAnonymous } from '../../control/messages.js';
+import { transportTraits, type Transport } from '../../control/transports.js';
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   callOf,
@@ -38,9 +39,6 @@ import { ClientProfile } from './profile.js';
 import type { Arrival, SessionContext } from './session-context.js';
 
 type SessionState = 'login' | 'loggedIn' | 'opening' | 'open' | 'closed';
-
-const leftUnheard =
-  'left right after the TLS handshake: it may not trust our certificate, or have come for another host name';
 
 /** One client's connection, from its first frame to its end. */
 export class Session
@@ -191,7 +189,8 @@ export class Session
   }
 
   closed(error: Error | null): void {
-    if (this.isUnheard) this.close(leftUnheard, 'warning');
+    const { leftUnheard } = transportTraits[this.transport];
+    if (this.bytesIn === 0 && leftUnheard !== null) this.close(leftUnheard, 'warning');
     else if (error === null) this.close('the client left');
     else this.close(error.message, isBreachOfRules(error) ? 'warning' : 'info');
   }
@@ -435,11 +434,6 @@ export class Session
     this.framer.stop();
     this.descriptors.close();
     this.relay?.close();
-  }
-
-  /** A TLS client that was told to go ahead and has said nothing. */
-  private get isUnheard(): boolean {
-    return this.arrival.introduction.transport === 'tls' && this.bytesIn === 0;
   }
 
   private logEnd(reason: string, level: 'info' | 'warning'): void {
