@@ -47,7 +47,7 @@ export class DescriptorMatcher {
 
   constructor(
     private readonly type: DescriptorFrameType,
-    private sink: MatcherSink,
+    private readonly sink: MatcherSink,
   ) {}
 
   /**
@@ -57,14 +57,11 @@ export class DescriptorMatcher {
    */
   follow(held: Buffer, left: number): void {
     this.left = left;
-    const { sink } = this;
-    this.sink = {
-      bytes: () => undefined,
-      descriptors: (descriptors) => sink.descriptors(descriptors),
-    };
-    this.push(held, []);
-    this.sink = sink;
-    if (this.awaited > 0) throw new DescriptorError('sent descriptors before they were expected');
+    let at = 0;
+    while (at < held.length && !this.lost) {
+      at = this.step(held, at);
+      if (this.isWhole) throw new DescriptorError('sent descriptors before they were expected');
+    }
   }
 
   /**
@@ -81,8 +78,8 @@ export class DescriptorMatcher {
         passed = ++at;
         continue;
       }
-      at = this.left > 0 ? this.skip(at, end) : this.readHead(bytes, at, end);
-      if (this.announced > 0 && this.left === 0 && this.headEnd === 0) {
+      at = this.step(bytes, at);
+      if (this.isWhole) {
         this.holdBack(bytes, passed, at);
         passed = at;
       }
@@ -96,6 +93,17 @@ export class DescriptorMatcher {
   /** Gives up descriptors of a frame that did not get all of its own. */
   takeCollected(): number[] {
     return this.collected.splice(0);
+  }
+
+  /** Goes on within one frame, to its end at most; gives the position of what follows. */
+  private step(bytes: Buffer, at: number): number {
+    const end = bytes.length;
+    return this.left > 0 ? this.skip(at, end) : this.readHead(bytes, at, end);
+  }
+
+  /** A frame that announces descriptors has come, but for these. */
+  private get isWhole(): boolean {
+    return this.announced > 0 && this.left === 0 && this.headEnd === 0;
   }
 
   private skip(at: number, end: number): number {

@@ -59,8 +59,7 @@ export class Framer {
   private stopped = false;
 
   constructor(
-    /** May be replaced, also while it is being told of something. */
-    public sink: FrameSink,
+    private sink: FrameSink,
     limit: number = maxFrameLength,
   ) {
     this.limit = limit;
@@ -89,6 +88,11 @@ export class Framer {
   /** Waiting for `resume()`; bytes pushed meanwhile are kept, so the source should be paused. */
   get isSuspended(): boolean {
     return this.suspended;
+  }
+
+  /** Tells another sink from now on, even if this one is being told of something. */
+  redirect(sink: FrameSink): void {
+    this.sink = sink;
   }
 
   /** Takes the next bytes of the stream, the first `end` of `bytes`. Throws FrameLengthError. */

@@ -23,9 +23,6 @@ export class Outbox {
   private waiting = 0;
   private written = 0;
 
-  /** Called when a large frame is through and others may send again. */
-  onReleased: () => void = () => undefined;
-
   constructor(private readonly stream: ByteStream) {}
 
   /** Bytes that the stream's peer has not taken yet. */
@@ -121,7 +118,6 @@ export class Outbox {
       if (Buffer.isBuffer(item)) this.write(item, 0, item.length);
       else this.stream.passage?.send(item);
     }
-    this.onReleased();
   }
 
   private defer(frame: Buffer): void {

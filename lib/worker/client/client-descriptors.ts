@@ -20,7 +20,7 @@ export class ClientDescriptors {
     if (passage === null) return false;
     if (this.intake === null) {
       this.intake = new DescriptorIntake(messageType.callWithFds, this.framer, this.session);
-      this.framer.sink = this.intake;
+      this.framer.redirect(this.intake);
       passage.receive(this.intake);
     }
     return true;

@@ -394,11 +394,6 @@ export class Session
       log: log.for('rpc.relay'),
     });
     this.relay = relay;
-    this.outbox.onReleased = () => {
-      // Otherwise the client is behind, and `drained` will come.
-      if (this.outbox.queuedBytes <= clientHighWater) this.gate.open(this.outbox);
-      relay.clientReleased();
-    };
     const openFlags = this.profile.isReadOnly ? flags | openReadOnly : flags;
     openByUri(relay, name ?? '', openFlags, this.context).then(
       () => {

@@ -182,7 +182,7 @@ export class DaemonConnection implements StreamListener {
       drained: () => this.drained(),
       closed: (error) => this.closed(error),
     });
-    this.framer.sink = this.intake;
+    this.framer.redirect(this.intake);
     passage.receive(this.intake);
   }
 

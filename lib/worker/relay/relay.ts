@@ -175,14 +175,6 @@ export class Relay implements DaemonSetOwner {
     for (const link of this.links.all) link.resume(clientHighWater);
   }
 
-  /** The client can be sent frames of other daemons again. */
-  clientReleased(): void {
-    for (const link of this.links.all) {
-      link.resume(this.client);
-      link.retry();
-    }
-  }
-
   /** Forwards calls that were held back, as far as the limit allows now. */
   pump(): void {
     while (this.isOpen && this.hasRoom && !this.held.isEmpty) {
@@ -257,7 +249,14 @@ export class Relay implements DaemonSetOwner {
   }
 
   releaseClient(): void {
-    this.client.outbox.release();
+    const { outbox, gate } = this.client;
+    outbox.release();
+    // Otherwise the client is behind, and `clientDrained` will come.
+    if (outbox.queuedBytes <= clientHighWater) gate.open(outbox);
+    for (const other of this.links.all) {
+      other.resume(this.client);
+      other.retry();
+    }
   }
 
   answered(link: DaemonLink, reply: Buffer, start: number): void {
