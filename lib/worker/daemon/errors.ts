@@ -131,7 +131,7 @@ export function unreadableError({ daemon, path }: Endpoint): RpcError {
 /**
  * A system error's text as the C library prints it: node's own, beginning with a capital letter.
  */
-export function systemErrorText(error: NodeJS.ErrnoException): string {
+function systemErrorText(error: NodeJS.ErrnoException): string {
   const text = error.errno === undefined ? undefined : getSystemErrorMap().get(error.errno)?.[1];
   return text === undefined ? error.message : text.charAt(0).toUpperCase() + text.slice(1);
 }
