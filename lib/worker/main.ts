@@ -2,6 +2,9 @@
  * A worker process. It does nothing before the primary has sent its configuration, so that a worker
  * that cannot work costs the primary no more than a message sent later; then it serves the sockets
  * it is handed.
+ *
+ * The room around those of clients, relays, daemons and reports: what a whole process has enters
+ * here, such as its sessions and what they share, and what belongs to one client goes further in.
  */
 import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';

@@ -1,3 +1,8 @@
+/**
+ * The room of a client: from its first byte to its end, its login, what becomes of each of its
+ * frames, and the calls that the proxy answers itself. What only one client has enters, and what
+ * its stream needs; not the daemons, which it has through its relay.
+ */
 import { beginsAnonymous } from '../../control/messages.js';
 import { transportTraits, type Transport } from '../../control/transports.js';
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';

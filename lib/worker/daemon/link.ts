@@ -1,3 +1,8 @@
+/**
+ * The room of a daemon: where its socket is, connecting and opening, which of its frames a client
+ * gets, and how it is opened again once it has gone away. What concerns one driver's daemon enters;
+ * of clients it knows that each link has an owner.
+ */
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';
 import {
   encodeKeepalive,

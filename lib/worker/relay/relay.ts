@@ -1,3 +1,8 @@
+/**
+ * The room between a client and its daemons: which of them has a call, what waits for its turn, and
+ * how their answers get back. What concerns several links of one client enters; it sees of the
+ * client no more than `RelayClient`, and knows neither logins nor sockets.
+ */
 import { closeDescriptors } from '../../native/descriptors.js';
 import {
   callOf,

@@ -1,3 +1,8 @@
+/**
+ * The room of what a worker tells the primary of its work: counts, log lines, audit entries.
+ * Whatever only looks on enters, and is told; it decides nothing and imports no other room of the
+ * worker.
+ */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { ControlChannel } from '../../control/channel.js';
 import {
