@@ -30,6 +30,7 @@ import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } fro
 import { CallDescriptors } from './call-descriptors.js';
 import { DaemonSet, type DaemonSetOwner } from './daemon-set.js';
 import { HeldCalls } from './held-calls.js';
+import { LargeFrames, type LargeFramesRelay } from './large-frames.js';
 import { RelayTotals } from './relay-totals.js';
 
 /** Bytes the client may be behind before its daemons are no longer read. */
@@ -53,19 +54,12 @@ export interface RelaySettings extends LinkSettings {
   readonly meter: CallMeter | null;
 }
 
-/** A large call of the client that waits, with all behind it, because its link is being opened. */
-interface WaitingLarge {
-  readonly link: DaemonLink;
-  /** Why its daemon could not be opened, once that is known. */
-  failure: unknown;
-}
-
 /**
  * The way of a client's frames to its daemons and back, from a successful CONNECT_OPEN on. Each
  * call goes to the daemon that its procedure names; what a daemon sends goes to the client as it
  * came.
  */
-export class Relay implements DaemonSetOwner {
+export class Relay implements DaemonSetOwner, LargeFramesRelay {
   readonly totals = new RelayTotals();
   private readonly links: DaemonSet;
   /** Daemons' drivers that were asked for events. */
@@ -74,9 +68,7 @@ export class Relay implements DaemonSetOwner {
   private readonly descriptors: CallDescriptors;
   private isOpen = false;
   private closeCallback = false;
-  private waitingLarge: WaitingLarge | null = null;
-  /** Where the large call or stream frame that is arriving goes; null when it is skipped. */
-  private largeTarget: DaemonLink | null = null;
+  private readonly large: LargeFrames;
 
   constructor(
     private readonly client: RelayClient,
@@ -85,6 +77,7 @@ export class Relay implements DaemonSetOwner {
     this.held = new HeldCalls(client.gate);
     this.descriptors = new CallDescriptors(client.gate);
     this.links = new DaemonSet(settings, this);
+    this.large = new LargeFrames(this.links, this);
   }
 
   /** Opens the hypervisor's daemon. Rejects with RpcError or DaemonRefusal. */
@@ -128,26 +121,7 @@ export class Relay implements DaemonSetOwner {
 
   /** The header of a large frame; false asks to hold the client back until `retryLarge`. */
   largeFrame(bytes: Buffer, start: number): boolean {
-    const type = typeOf(bytes, start);
-    if (type === messageType.stream || type === messageType.streamHole) {
-      const link = this.links.known(bytes, start);
-      this.largeTarget = link?.carries(bytes, start) === true ? link : null;
-      this.largeTarget?.beginLarge();
-      return true;
-    }
-    const failed = this.waitingLarge?.failure ?? null;
-    if (failed === null && this.mustWait) return false;
-    this.waitingLarge = null;
-    const link = failed === null ? this.links.find(bytes, start) : null;
-    if (link?.state === 'opening' || link?.state === 'away') {
-      this.waitingLarge = { link, failure: null };
-      link.openAgain();
-      return false;
-    }
-    this.largeTarget = link?.state === 'open' ? link : null;
-    this.beginLargeCall(bytes, start, failed ?? socketClosed);
-    this.largeTarget?.beginLarge();
-    return true;
+    return this.large.begin(bytes, start);
   }
 
   /** `descriptors` are those of a call, with its last bytes. */
@@ -158,13 +132,7 @@ export class Relay implements DaemonSetOwner {
     last: boolean,
     descriptors: number[] | null,
   ): void {
-    const target = this.largeTarget;
-    target?.forwardPart(bytes, start, end);
-    if (descriptors !== null) {
-      if (target === null) closeDescriptors(descriptors);
-      else target.sendDescriptors(descriptors, true);
-    }
-    if (last) target?.endLarge();
+    this.large.pass(bytes, start, end, last, descriptors);
   }
 
   /** A chunk from the client has been dealt with. */
@@ -187,7 +155,7 @@ export class Relay implements DaemonSetOwner {
       this.dispatch(frame, 0, frame.length);
     }
     for (const link of this.links.all) link.flush();
-    if (!this.mustWait || (this.waitingLarge?.failure ?? null) !== null) this.client.retryLarge();
+    if (!this.mustWait || this.large.hasFailed) this.client.retryLarge();
   }
 
   /**
@@ -316,7 +284,7 @@ export class Relay implements DaemonSetOwner {
       this.client.close(`${daemon} went away in the middle of a frame`);
       return;
     }
-    if (this.largeTarget === link) this.largeTarget = null;
+    this.large.onLost(link);
     for (const call of calls) this.failLost(call, link, reason);
     const error = new LostError(endpoint, reason);
     for (const stream of streams) this.send(encodeStreamAbort(stream, error));
@@ -370,7 +338,7 @@ export class Relay implements DaemonSetOwner {
   }
 
   private failWaiting(link: DaemonLink, error: unknown): void {
-    if (this.waitingLarge?.link === link) this.waitingLarge.failure = error;
+    this.large.onFailed(link, error);
     for (const frame of link.takeWaiting()) this.fail(frame, 0, error);
   }
 
@@ -386,7 +354,7 @@ export class Relay implements DaemonSetOwner {
     return this.pendingCalls < this.settings.maxCalls;
   }
 
-  private get mustWait(): boolean {
+  get mustWait(): boolean {
     return !this.isOpen || !this.held.isEmpty || !this.hasRoom;
   }
 
@@ -410,14 +378,13 @@ export class Relay implements DaemonSetOwner {
     }
   }
 
-  /** `failure`: why there is no target, if there is none. */
-  private beginLargeCall(bytes: Buffer, start: number, failure: unknown): void {
+  onLargeCall(bytes: Buffer, start: number, link: DaemonLink | null, failure: unknown): void {
     this.totals.calls++;
-    if (this.largeTarget === null) {
+    if (link === null) {
       this.fail(bytes, start, failure);
     } else {
-      this.noteBegin(bytes, start, this.largeTarget);
-      this.largeTarget.rememberLarge(bytes, start);
+      this.noteBegin(bytes, start, link);
+      link.rememberLarge(bytes, start);
     }
   }
 
