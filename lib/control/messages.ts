@@ -70,7 +70,7 @@ export type PrimaryMessage =
    * all when it has logged in.
    */
   | {
-      readonly kind: 'giveWay';
+      readonly kind: 'evict';
       readonly id: number;
       readonly stage: LoginStage;
       readonly patience: number;
@@ -128,8 +128,8 @@ export const loginStages = ['silent', 'handshake', 'login'] as const;
 export type LoginStage = (typeof loginStages)[number];
 
 /**
- * Why a client was not let in: no place in the queue, silent when others wanted in, its login or
- * its TLS handshake failed, or it took too long.
+ * Why a client was not let in: no place in the queue, evicted (`gave_way`), its login or its
+ * TLS handshake failed, or it took too long.
  */
 export const refusalReasons = ['queue_full', 'gave_way', 'login', 'tls', 'login_timeout'] as const;
 export type RefusalReason = (typeof refusalReasons)[number];
@@ -140,7 +140,7 @@ export type ClientMessage =
   | { readonly kind: 'taken'; readonly id: number }
   /**
    * How far it has come, and for how many milliseconds it has been its turn: told as it goes on,
-   * and to `giveWay`.
+   * and to `evict`.
    */
   | {
       readonly kind: 'standing';

@@ -23,8 +23,8 @@ const reservedForClients = 48;
 /** Milliseconds between looks whether there are enough descriptors again. */
 const descriptorInterval = 50;
 
-/** A client asked to leave its place to another. */
-type GivingWay = Extract<PrimaryMessage, { kind: 'giveWay' }>;
+/** A client that is to be closed for the sake of another. */
+type Eviction = Extract<PrimaryMessage, { kind: 'evict' }>;
 
 /** The worker that arrivals become sessions of. */
 export interface ArrivalsHost {
@@ -36,8 +36,8 @@ export interface ArrivalsHost {
 }
 
 /**
- * A worker's way in: sockets that the primary hands over, TLS handshakes, who gives way to whom of
- * those that have not logged in, and that no more are asked for than there are descriptors.
+ * A worker's way in: sockets that the primary hands over, TLS handshakes, eviction of those that
+ * have not logged in, and that no more are asked for than there are descriptors.
  */
 export class Arrivals {
   /** Of clients that have not logged in. */
@@ -100,7 +100,7 @@ export class Arrivals {
    * Closes a client for the sake of a new one, unless it waits for us, or has gone on since it was
    * chosen.
    */
-  async giveWay({ id, stage, patience, reason }: GivingWay): Promise<void> {
+  async evict({ id, stage, patience, reason }: Eviction): Promise<void> {
     if (this.turns.get(id)?.hasUnread === true) {
       // What waits is read by the end of the loop's next turn; whether it was of any use shows
       // then.
@@ -113,7 +113,7 @@ export class Arrivals {
       this.tellStanding(id);
       return;
     }
-    this.host.session(id)?.giveWay(reason);
+    this.host.session(id)?.evict(reason);
     this.arriving.get(id)?.abort(new TlsRefusal(reason, 'gave_way'));
   }
 

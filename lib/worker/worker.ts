@@ -103,8 +103,8 @@ export class Worker {
         this.sessions.get(message.id)?.close(message.reason);
         this.arrivals.close(message.id, new TlsRefusal(message.reason, null));
         break;
-      case 'giveWay':
-        void this.arrivals.giveWay(message);
+      case 'evict':
+        void this.arrivals.evict(message);
         break;
       case 'stop':
         void this.stop(message.seconds);

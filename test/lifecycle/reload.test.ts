@@ -76,7 +76,7 @@ describe('a reload', function () {
     await service.says(/reloaded: generation 5 serves/);
   });
 
-  it('that waits gives way to the end, and to an upgrade, which reads everything anyway', async () => {
+  it('that waits is given up for the end, and for an upgrade, which reads everything anyway', async () => {
     service = await Service.start();
     const clients: RawClient[] = [];
     for (let each = 0; each < 2; each++) {

@@ -278,7 +278,7 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
   });
 
   describe('of clients that have not logged in', () => {
-    it('let the oldest silent one give way', async () => {
+    it('evict the oldest silent one', async () => {
       await start({ conf: { max_anonymous_clients: 3 } });
       const silent: RawClient[] = [];
       for (const port of [tcp, tls.port, tcp]) {
@@ -303,7 +303,7 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
       const [worker = 0] = proxy.workers();
       process.kill(worker, 'SIGSTOP');
       const entered = [enterTls({ ...tls, below: slow }), enterTls(tls)];
-      // Longer than the patience with either, so that the one has been chosen to give way to the
+      // Longer than the patience with either, so that the one has been chosen to be evicted for the
       // other.
       await delay(800);
       process.kill(worker, 'SIGCONT');

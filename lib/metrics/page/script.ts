@@ -244,7 +244,7 @@ function showTables({ workers, daemons, clients }: Status): void {
 
 const refusals: Readonly<Record<keyof Status['clients']['refused'], string>> = {
   queue_full: 'queue full',
-  gave_way: 'gave way',
+  gave_way: 'evicted',
   login: 'login failed',
   tls: 'TLS failed',
   login_timeout: 'login too slow',

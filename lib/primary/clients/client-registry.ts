@@ -29,15 +29,15 @@ export interface Client {
    */
   silentSince: number | null;
   stage: LoginStage;
-  /** Its worker was asked to close it for the sake of another, and has not answered. */
-  isAsked: boolean;
+  /** Its worker was asked to evict it, and has not answered. */
+  isBeingEvicted: boolean;
   loggedIn: boolean;
   /** Null until a login has shown it. */
   identity: ProvenIdentity | null;
 }
 
 /**
- * Milliseconds that it may be a client's turn at each stage before it has to give way. A real one
+ * Milliseconds that it may be a client's turn at each stage before it may be evicted. A real one
  * begins as soon as it is connected, and goes on with its handshake after a round trip, but its
  * user may have to type a password.
  */
@@ -47,18 +47,18 @@ export const patience: Readonly<Record<LoginStage, number>> = {
   login: 5000,
 };
 
-/** How many times more connections than another's make somebody a crowd. */
-const crowdFactor = 10;
+/** How many times as many connections as another's are a flood. */
+const floodFactor = 10;
 
-/** How much longer one that is not of a crowd may take when one that is wants its place. */
+/** How much longer one that is not of a flood may take when one that is wants its place. */
 const leniency = 10;
 
 /** How many connections that have not logged in there are of each origin. */
 export type Census = ReadonlyMap<string, number>;
 
 /**
- * A client that is to give way, and the milliseconds for which it must have been its turn at its
- * stage.
+ * A client that may be evicted, if it has been its turn at its stage for as many milliseconds as
+ * `patience` says.
  */
 export interface Candidate {
   readonly client: Client;
@@ -71,8 +71,8 @@ function patienceWith(client: Client, newcomer: Client, census: Census): number 
   const { stage, introduction } = client;
   // Local users may be at a prompt of polkit's, which has its own end.
   if (stage === 'login' && transportTraits[introduction.transport].isLocal) return Infinity;
-  const isOfCrowd = countOf(newcomer, census) > crowdFactor * countOf(client, census);
-  return isOfCrowd ? leniency * patience[stage] : patience[stage];
+  const isOfFlood = countOf(newcomer, census) > floodFactor * countOf(client, census);
+  return isOfFlood ? leniency * patience[stage] : patience[stage];
 }
 
 /** Whether the one has to go before the other, which is older. */
@@ -128,27 +128,27 @@ export class ClientRegistry {
     return census;
   }
 
-  /** Those that have been asked to give way and may yet do so. */
-  get askedSize(): number {
+  /** Those whose workers have been asked to evict them and have not answered. */
+  get evictingSize(): number {
     let size = 0;
-    for (const { isAsked } of this.anonymous) if (isAsked) size++;
+    for (const { isBeingEvicted } of this.anonymous) if (isBeingEvicted) size++;
     return size;
   }
 
   /**
-   * Who is to give way to a new client at `now`: of those whose turn it has been for too long one
-   * of whom most have not logged in, of these the oldest of the earliest stage; null when there is
-   * none.
+   * Who is to be evicted for a new client at `now`: of those whose turn it has been for too
+   * long one of whom most have not logged in, of these the oldest of the earliest stage; null when
+   * there is none.
    */
-  leastWelcome(newcomer: Client, census: Census, now: number): Candidate | null {
-    let least: Candidate | null = null;
+  evictionCandidate(newcomer: Client, census: Census, now: number): Candidate | null {
+    let first: Candidate | null = null;
     for (const client of this.anonymous) {
-      if (client.isAsked || client.silentSince === null) continue;
+      if (client.isBeingEvicted || client.silentSince === null) continue;
       const patience = patienceWith(client, newcomer, census);
       if (now - client.silentSince < patience) continue;
-      if (least === null || goesFirst(client, least.client, census)) least = { client, patience };
+      if (first === null || goesFirst(client, first.client, census)) first = { client, patience };
     }
-    return least;
+    return first;
   }
 
   loggedIn(client: Client, identity: ProvenIdentity): void {

@@ -47,8 +47,8 @@ export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
 const retryInterval = 50;
 
 /**
- * Which part of max_anonymous_clients is kept for newcomers. Strangers that were let in at once all
- * have to give way at once, and until then there would be no place for anybody.
+ * Which part of max_anonymous_clients is kept for newcomers. Those that were let in at once may
+ * all be evicted at once, and until then there would be no place for anybody.
  */
 const keptPlaces = 1 / 4;
 
@@ -73,7 +73,7 @@ export type HandOver = (
 /**
  * Takes accepted connections in and sees that each gets to a worker, within the limits, which count
  * over all sockets and workers. At max_clients new ones wait for a place, first come, first served.
- * At max_anonymous_clients the oldest silent connection gives way to a new one that has something
+ * At max_anonymous_clients the oldest silent connection is evicted for a new one that has something
  * to say, so that strangers who never log in cannot shut anybody out. Root and the user the daemon
  * runs as are let in over the UNIX sockets whatever the limits say, to put things right.
  */
@@ -99,10 +99,10 @@ export class Reception {
         `max_queued_clients (${maxWaiting}) wait: turned away ${count} so far; raise what is too low`,
     );
   });
-  private readonly gaveWay = new Tally((count) => {
+  private readonly evicted = new Tally((count) => {
     this.log.warning(
-      `max_anonymous_clients (${this.limits.maxAnonymous}) have not logged in: ${count} silent connections gave way ` +
-        'to new ones so far; if these are no strangers raise max_anonymous_clients',
+      `max_anonymous_clients (${this.limits.maxAnonymous}) have not logged in: ${count} silent connections were evicted ` +
+        'for new ones so far; if these are no strangers raise max_anonymous_clients',
     );
   });
   private retry: NodeJS.Timeout | null = null;
@@ -144,7 +144,7 @@ export class Reception {
       worker: null,
       silentSince: null,
       stage: 'silent',
-      isAsked: false,
+      isBeingEvicted: false,
       loggedIn: !beginsAnonymous(introduction),
       identity: null,
     };
@@ -170,14 +170,14 @@ export class Reception {
       case 'standing':
         client.silentSince = Date.now() - message.silentFor;
         client.stage = message.stage;
-        client.isAsked = false;
+        client.isBeingEvicted = false;
         return;
       case 'loggedIn':
         this.clients.loggedIn(client, message);
         break;
       case 'closed':
         if (message.refusal !== undefined) this.refused[message.refusal]++;
-        if (message.refusal === 'gave_way') this.gaveWay.add();
+        if (message.refusal === 'gave_way') this.evicted.add();
         closeOurs(client);
         this.clients.remove(client);
         break;
@@ -231,7 +231,7 @@ export class Reception {
   }
 
   /**
-   * Lets strangers in who wait because as many are there as may be, and has others give way for
+   * Lets strangers in who wait because as many are there as may be, and has others evicted for
    * them. Only those count whose first message is there, as a real client sends it as soon as it is
    * connected. Those of whom fewest are there come first, and then the newest, as the others have
    * been waiting for long already.
@@ -239,7 +239,7 @@ export class Reception {
   private serveCrowd(): void {
     const census = this.clients.census(this.waiting);
     const leaving = new Set<Client>();
-    let askedFor = this.clients.askedSize;
+    let onTheirWay = this.clients.evictingSize;
     for (const client of this.strangersWithNews(census)) {
       const first = this.firstMessageOf(client);
       if (first === 'partial') continue;
@@ -249,9 +249,9 @@ export class Reception {
       } else if (this.hasPlaceFor(client)) {
         if (!this.serve(client)) break;
         leaving.add(client);
-      } else if (askedFor > 0) {
-        askedFor--;
-      } else if (!this.askForPlace(client, census)) {
+      } else if (onTheirWay > 0) {
+        onTheirWay--;
+      } else if (!this.evictFor(client, census)) {
         break;
       }
     }
@@ -346,22 +346,22 @@ export class Reception {
   }
 
   /**
-   * Has somebody asked to give way to the newcomer; whether he does only his worker can say. False
-   * when there is nobody.
+   * Has somebody evicted for the newcomer; whether it may be only its worker can say. False when
+   * there is nobody.
    */
-  private askForPlace(newcomer: Client, census: Census): boolean {
+  private evictFor(newcomer: Client, census: Census): boolean {
     const { maxClients, maxAnonymous } = this.limits;
     if (this.clients.size > maxClients) return false;
-    const candidate = this.clients.leastWelcome(newcomer, census, Date.now());
+    const candidate = this.clients.evictionCandidate(newcomer, census, Date.now());
     if (candidate === null) return false;
     const { client } = candidate;
-    client.isAsked = true;
+    client.isBeingEvicted = true;
     client.worker?.send({
-      kind: 'giveWay',
+      kind: 'evict',
       id: client.introduction.id,
       stage: client.stage,
       patience: candidate.patience,
-      reason: `gave way to a new client: ${maxAnonymous} have not logged in (max_anonymous_clients)`,
+      reason: `evicted for a new client: ${maxAnonymous} have not logged in (max_anonymous_clients)`,
     });
     return true;
   }

@@ -148,8 +148,8 @@ export class Session
     return this.state === 'login' && this.login.isBusy;
   }
 
-  /** Leaves its place to a new client. */
-  giveWay(reason: string): void {
+  /** Ends it, so that a new client gets its place. */
+  evict(reason: string): void {
     this.admission.refusal = 'gave_way';
     this.close(reason);
   }

@@ -8,7 +8,7 @@ interface Case {
   /** Milliseconds for which it has been its turn; null: no worker has taken it yet. */
   readonly silentFor?: number | null;
   readonly transport?: Transport;
-  readonly isAsked?: boolean;
+  readonly isBeingEvicted?: boolean;
   readonly loggedIn?: boolean;
 }
 
@@ -35,7 +35,7 @@ function clientOf(id: number, its: Case): Client {
     worker: null,
     silentSince: silentFor === null ? null : now - silentFor,
     stage: its.stage ?? 'silent',
-    isAsked: its.isAsked ?? false,
+    isBeingEvicted: its.isBeingEvicted ?? false,
     loggedIn: its.loggedIn ?? false,
     identity: null,
   };
@@ -49,7 +49,7 @@ interface Row {
   readonly there: readonly Case[];
   readonly waiting?: readonly Case[];
   readonly newcomer?: Case;
-  /** Index of the one that gives way. */
+  /** Index of the one that is evicted. */
   readonly expected: number | null;
 }
 
@@ -93,7 +93,11 @@ const table: readonly Row[] = [
     there: [{ stage: 'login', silentFor: 0 }],
     expected: null,
   },
-  { what: 'nobody who is asked already', there: [{ isAsked: true }], expected: null },
+  {
+    what: 'nobody who is being evicted already',
+    there: [{ isBeingEvicted: true }],
+    expected: null,
+  },
   { what: 'nobody who has logged in', there: [{ loggedIn: true }], expected: null },
   {
     what: 'no local client in its login',
@@ -118,19 +122,19 @@ const table: readonly Row[] = [
     expected: 0,
   },
   {
-    what: 'nobody soon for one of a crowd',
+    what: 'nobody soon for one of a flood',
     there: [{ origin: 'b', stage: 'handshake', silentFor: 4999 }],
     waiting: several(11, {}),
     expected: null,
   },
   {
-    what: 'even for one of a crowd who has been silent ten times as long',
+    what: 'even for one of a flood who has been silent ten times as long',
     there: [{ origin: 'b', stage: 'handshake', silentFor: 5000 }],
     waiting: several(11, {}),
     expected: 0,
   },
   {
-    what: 'one of a crowd for its own kind',
+    what: 'one of a flood for its own kind',
     there: [
       { origin: 'b', stage: 'handshake', silentFor: 600 },
       { stage: 'handshake', silentFor: 500 },
@@ -146,15 +150,15 @@ const table: readonly Row[] = [
   },
 ];
 
-describe('primary/client-registry', () => {
-  describe('has give way', () => {
+describe('primary/clients/client-registry', () => {
+  describe('evicts', () => {
     for (const { what, there, waiting = [], newcomer = {}, expected } of table) {
       it(what, () => {
         const clients = new ClientRegistry();
         const all = there.map((its, index) => clientOf(index, its));
         for (const client of all) clients.add(client);
         const census = clients.census(waiting.map((its) => clientOf(-1, its)));
-        const candidate = clients.leastWelcome(clientOf(-2, newcomer), census, now);
+        const candidate = clients.evictionCandidate(clientOf(-2, newcomer), census, now);
         expect(candidate === null ? null : all.indexOf(candidate.client)).to.equal(expected);
       });
     }

@@ -180,14 +180,14 @@ describe('primary/clients/reception', () => {
     expect(reception.queue.map(({ introduction: { id } }) => id)).to.deep.equal([silent]);
   });
 
-  it('asks the worker of one who has been silent to give way to one who speaks', async () => {
+  it('has the worker of one who has been silent evict it for one who speaks', async () => {
     receive({ maxAnonymous: 1 });
     const [, first] = connect('sasl');
     take(first);
     const [speaker, second] = connect('sasl');
     writeSync(speaker, frameOf({ procedure: 1 }));
     await until(() => worker.told.length > 0, { what: 'the silent one to be asked' });
-    expect(worker.told[0]).to.include({ kind: 'giveWay', id: first, stage: 'silent' });
+    expect(worker.told[0]).to.include({ kind: 'evict', id: first, stage: 'silent' });
     reception.told(worker.process, { kind: 'closed', id: first, refusal: 'gave_way' });
     await until(() => handed.includes(second), { what: 'the one who speaks to be let in' });
     expect(reception.refused.gave_way).to.equal(1);
