@@ -20,7 +20,7 @@ import { refuse } from './refusal.js';
 export interface AdminSettings extends AdminSessionSettings {
   readonly maxClients: number;
   /** Accepted connections that may wait for a place. */
-  readonly maxWaiting: number;
+  readonly maxQueuedClients: number;
 }
 
 /** An administrator who waits for a place. */
@@ -40,7 +40,7 @@ const tickInterval = 1000;
 export class AdminServer implements AdministeredServer {
   readonly name = 'admin';
   private readonly sessions = new Map<number, AdminSession>();
-  private readonly waiting: Caller[] = [];
+  private readonly queue: Caller[] = [];
   private readonly administered: Administered;
   private readonly ownUid = process.geteuid?.() ?? 0;
   private readonly ticking: NodeJS.Timeout;
@@ -54,7 +54,7 @@ export class AdminServer implements AdministeredServer {
     /** Called whenever the number of clients may have changed. */
     private readonly changed: () => void,
   ) {
-    this.bounds = { maxClients: settings.maxClients, maxAnonymous: 0 };
+    this.bounds = { maxClients: settings.maxClients, maxAnonymousClients: 0 };
     this.administered = { backend, servers: [backend.server, this] };
     this.ticking = setInterval(() => {
       const now = performance.now();
@@ -65,13 +65,13 @@ export class AdminServer implements AdministeredServer {
 
   /** Clients, those that wait included. */
   get size(): number {
-    return this.sessions.size + this.waiting.length;
+    return this.sessions.size + this.queue.length;
   }
 
   /** For clients that come from now on; what an administrator has changed is undone. */
   configure(settings: AdminSettings): void {
     this.settings = settings;
-    this.boundClients({ maxClients: settings.maxClients, maxAnonymous: 0 });
+    this.boundClients({ maxClients: settings.maxClients, maxAnonymousClients: 0 });
   }
 
   /** A connection was accepted, from which nothing has been read yet. */
@@ -83,16 +83,16 @@ export class AdminServer implements AdministeredServer {
       refuse(stream, notOwner(this.ownUid));
       return;
     }
-    this.waiting.push({ stream, peer, connectedAt: Date.now() });
+    this.queue.push({ stream, peer, connectedAt: Date.now() });
     this.admit();
-    if (this.waiting.length > this.settings.maxWaiting) this.turnAway();
+    if (this.queue.length > this.settings.maxQueuedClients) this.turnAway();
     this.changed();
   }
 
   /** Ends all sessions. */
   close(reason: string): void {
     clearInterval(this.ticking);
-    for (const { stream } of this.waiting.splice(0)) stream.destroy();
+    for (const { stream } of this.queue.splice(0)) stream.destroy();
     for (const session of [...this.sessions.values()]) session.close(reason);
   }
 
@@ -142,7 +142,7 @@ export class AdminServer implements AdministeredServer {
 
   private admit(): void {
     while (this.sessions.size < this.bounds.maxClients) {
-      const caller = this.waiting.shift();
+      const caller = this.queue.shift();
       if (caller === undefined) return;
       this.begin(caller);
     }
@@ -176,10 +176,10 @@ export class AdminServer implements AdministeredServer {
   }
 
   private turnAway(): void {
-    this.waiting.shift()?.stream.destroy();
+    this.queue.shift()?.stream.destroy();
     this.log.warning(
       `admin_max_clients (${this.bounds.maxClients}) is reached and admin_max_queued_clients ` +
-        `(${this.settings.maxWaiting}) wait: turned one away; virt-admin client-list admin shows them`,
+        `(${this.settings.maxQueuedClients}) wait: turned one away; virt-admin client-list admin shows them`,
     );
   }
 }

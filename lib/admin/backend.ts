@@ -23,7 +23,7 @@ export interface AdminClient {
 export interface ClientBounds {
   readonly maxClients: number;
   /** Clients that have not logged in yet; 0: no limit. */
-  readonly maxAnonymous: number;
+  readonly maxAnonymousClients: number;
 }
 
 /** The same, with how many there are. */

@@ -27,7 +27,7 @@ export function limitParameters(figures: ClientFigures): TypedParameter[] {
   return [
     unsigned('nclients_max', figures.maxClients),
     unsigned('nclients', figures.clients),
-    unsigned('nclients_unauth_max', figures.maxAnonymous),
+    unsigned('nclients_unauth_max', figures.maxAnonymousClients),
     unsigned('nclients_unauth', figures.anonymous),
   ];
 }

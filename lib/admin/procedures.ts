@@ -217,12 +217,12 @@ function setClientLimits(call: Call): undefined {
   const figures = server.clientFigures();
   const settings = readSettings(parameters, ['nclients_max', 'nclients_unauth_max']);
   const { nclients_max: maxClients = figures.maxClients } = settings;
-  const { nclients_unauth_max: maxAnonymous = figures.maxAnonymous } = settings;
+  const { nclients_unauth_max: maxAnonymousClients = figures.maxAnonymousClients } = settings;
   if (maxClients === 0) throw invalid('nclients_max must be at least 1');
-  if (maxClients < maxAnonymous) {
+  if (maxClients < maxAnonymousClients) {
     throw invalid(
-      `nclients_max (${maxClients}) must not be below nclients_unauth_max (${maxAnonymous})`,
+      `nclients_max (${maxClients}) must not be below nclients_unauth_max (${maxAnonymousClients})`,
     );
   }
-  server.boundClients({ maxClients, maxAnonymous });
+  server.boundClients({ maxClients, maxAnonymousClients });
 }

@@ -41,7 +41,7 @@ export interface AdministeredParts {
 export function adminSettingsOf({ conf }: Configuration): AdminSettings {
   return {
     maxClients: conf.admin_max_clients,
-    maxWaiting: Math.max(conf.admin_max_queued_clients, 1),
+    maxQueuedClients: Math.max(conf.admin_max_queued_clients, 1),
     maxCalls: conf.admin_max_client_requests,
     keepalive: { interval: conf.admin_keepalive_interval, count: conf.admin_keepalive_count },
   };
@@ -126,14 +126,19 @@ class ProxyServer implements AdministeredServer {
 
   clientFigures(): ClientFigures {
     const { clients, limits } = this.parts.reception;
-    const { maxClients, maxAnonymous } = limits;
-    return { maxClients, maxAnonymous, clients: clients.size, anonymous: clients.anonymousSize };
+    const { maxClients, maxAnonymousClients } = limits;
+    return {
+      maxClients,
+      maxAnonymousClients,
+      clients: clients.size,
+      anonymous: clients.anonymousSize,
+    };
   }
 
-  boundClients({ maxClients, maxAnonymous }: ClientBounds): void {
+  boundClients({ maxClients, maxAnonymousClients }: ClientBounds): void {
     const { reception, log } = this.parts;
-    reception.limits = { ...reception.limits, maxClients, maxAnonymous };
-    log.info(`limits are now ${maxClients} clients, ${maxAnonymous} of them not logged in`);
+    reception.limits = { ...reception.limits, maxClients, maxAnonymousClients };
+    log.info(`limits are now ${maxClients} clients, ${maxAnonymousClients} of them not logged in`);
     reception.serveWaiting();
   }
 

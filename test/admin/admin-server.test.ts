@@ -17,7 +17,7 @@ describe('admin server', () => {
 
   describe('its clients', () => {
     beforeEach(async () => {
-      host = await AdminHost.start({ maxClients: 2, maxWaiting: 2 });
+      host = await AdminHost.start({ maxClients: 2, maxQueuedClients: 2 });
     });
 
     it('of another user are refused, whatever they ask', async () => {

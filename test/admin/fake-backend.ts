@@ -64,7 +64,7 @@ class FakeBackend implements AdminBackend, AdministeredServer {
   /** Made to wait by a test: `workerFigures` comes when it is resolved. */
   gate: Promise<void> = Promise.resolve();
   bounds: WorkerBounds = { minWorkers: 2, maxWorkers: 4 };
-  clientBounds: ClientBounds = { maxClients: 100, maxAnonymous: 10 };
+  clientBounds: ClientBounds = { maxClients: 100, maxAnonymousClients: 10 };
 
   clients(): readonly ConnectedClient[] {
     return someClients;
@@ -130,7 +130,7 @@ class FakeBackend implements AdminBackend, AdministeredServer {
 
 export const usualSettings: AdminSettings = {
   maxClients: 10,
-  maxWaiting: 5,
+  maxQueuedClients: 5,
   maxCalls: 5,
   keepalive: { interval: 5, count: 5 },
 };

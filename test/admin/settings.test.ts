@@ -114,7 +114,7 @@ describe('what administrators set by typed parameters', () => {
       await set(unsigned('nclients_unauth_max', 0));
       await set();
       await set(unsigned('nclients_unauth_max', 7), unsigned('nclients_max', 7));
-      expect(host.backend.clientBounds).to.deep.equal({ maxClients: 7, maxAnonymous: 7 });
+      expect(host.backend.clientBounds).to.deep.equal({ maxClients: 7, maxAnonymousClients: 7 });
     });
 
     for (const [what, parameters, said] of [

@@ -27,9 +27,9 @@ import type { WorkerProcess } from '../workers/worker-process.js';
 export interface ClientLimits {
   readonly maxClients: number;
   /** 0: no limit. */
-  readonly maxAnonymous: number;
+  readonly maxAnonymousClients: number;
   /** Accepted connections that may wait for a place. */
-  readonly maxWaiting: number;
+  readonly maxQueuedClients: number;
   /** Milliseconds that a client may take to log in. */
   readonly loginTimeout: number;
 }
@@ -37,8 +37,8 @@ export interface ClientLimits {
 export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
   return {
     maxClients: conf.max_clients,
-    maxAnonymous: conf.max_anonymous_clients,
-    maxWaiting: Math.max(conf.max_queued_clients, 1),
+    maxAnonymousClients: conf.max_anonymous_clients,
+    maxQueuedClients: Math.max(conf.max_queued_clients, 1),
     loginTimeout: cluster.login_timeout * 1000,
   };
 }
@@ -93,15 +93,15 @@ export class Reception {
     login_timeout: 0,
   };
   private readonly turnedAway = new Tally((count) => {
-    const { maxWaiting, maxClients, maxAnonymous } = this.limits;
+    const { maxQueuedClients, maxClients, maxAnonymousClients } = this.limits;
     this.log.warning(
-      `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymous}) is reached and ` +
-        `max_queued_clients (${maxWaiting}) wait: turned away ${count} so far; raise what is too low`,
+      `max_clients (${maxClients}) or max_anonymous_clients (${maxAnonymousClients}) is reached and ` +
+        `max_queued_clients (${maxQueuedClients}) wait: turned away ${count} so far; raise what is too low`,
     );
   });
   private readonly evicted = new Tally((count) => {
     this.log.warning(
-      `max_anonymous_clients (${this.limits.maxAnonymous}) have not logged in: ${count} silent connections were evicted ` +
+      `max_anonymous_clients (${this.limits.maxAnonymousClients}) have not logged in: ${count} silent connections were evicted ` +
         'for new ones so far; if these are no strangers raise max_anonymous_clients',
     );
   });
@@ -213,7 +213,12 @@ export class Reception {
 
   /** Gives all that wait to workers, whatever the limits say. Resolves when none waits any more. */
   async serveAll(): Promise<void> {
-    this.limits = { ...this.limits, maxClients: Infinity, maxAnonymous: 0, maxWaiting: Infinity };
+    this.limits = {
+      ...this.limits,
+      maxClients: Infinity,
+      maxAnonymousClients: 0,
+      maxQueuedClients: Infinity,
+    };
     this.serveWaiting();
     while (this.waiting.length > 0) await pause(retryInterval);
   }
@@ -303,13 +308,15 @@ export class Reception {
 
   /** Whether strangers have to say something before they get a place. */
   private get isCrowded(): boolean {
-    const { maxAnonymous } = this.limits;
-    return maxAnonymous > 0 && this.placesLeft <= Math.floor(maxAnonymous * keptPlaces);
+    const { maxAnonymousClients } = this.limits;
+    return (
+      maxAnonymousClients > 0 && this.placesLeft <= Math.floor(maxAnonymousClients * keptPlaces)
+    );
   }
 
   /** How many more strangers may be let in. */
   private get placesLeft(): number {
-    return this.limits.maxAnonymous - this.clients.anonymousSize;
+    return this.limits.maxAnonymousClients - this.clients.anonymousSize;
   }
 
   /** Whether a stranger may be let in that has said something. */
@@ -350,7 +357,7 @@ export class Reception {
    * there is nobody.
    */
   private evictFor(newcomer: Client, census: Census): boolean {
-    const { maxClients, maxAnonymous } = this.limits;
+    const { maxClients, maxAnonymousClients } = this.limits;
     if (this.clients.size > maxClients) return false;
     const candidate = this.clients.evictionCandidate(newcomer, census, Date.now());
     if (candidate === null) return false;
@@ -361,20 +368,24 @@ export class Reception {
       id: client.introduction.id,
       stage: client.stage,
       patience: candidate.patience,
-      reason: `evicted for a new client: ${maxAnonymous} have not logged in (max_anonymous_clients)`,
+      reason: `evicted for a new client: ${maxAnonymousClients} have not logged in (max_anonymous_clients)`,
     });
     return true;
   }
 
   /** Keeps the queue within its bound, but for those that are turned away in their time. */
   private turnAway(): void {
-    const longest = this.limits.maxWaiting * (1 + overflow);
+    const longest = this.limits.maxQueuedClients * (1 + overflow);
     while (this.waiting.length > longest) this.turnOneAway();
   }
 
   private turnSomeAway(): void {
-    const { maxWaiting } = this.limits;
-    for (let count = 0; count < turnedAwayAtOnce && this.waiting.length > maxWaiting; count++) {
+    const { maxQueuedClients } = this.limits;
+    for (
+      let count = 0;
+      count < turnedAwayAtOnce && this.waiting.length > maxQueuedClients;
+      count++
+    ) {
       this.turnOneAway();
     }
   }

@@ -4,7 +4,7 @@ import { DatagramSocket } from '../../native/datagram.js';
  * Messages that may wait while the service manager is too busy to take them; older ones are
  * dropped.
  */
-const maxWaiting = 32;
+const maxQueued = 32;
 
 /** Milliseconds until a message that could not be sent is tried again. */
 const retryInterval = 100;
@@ -113,7 +113,7 @@ export class ServiceManager {
   private notify(message: string): void {
     if (this.socket === null) return;
     this.waiting.push(message);
-    if (this.waiting.length > maxWaiting) this.waiting.shift();
+    if (this.waiting.length > maxQueued) this.waiting.shift();
     if (this.retry === null) this.send();
   }
 

@@ -37,8 +37,8 @@ describe('primary/clients/reception', () => {
 
   const limits: ClientLimits = {
     maxClients: 100,
-    maxAnonymous: 0,
-    maxWaiting: 100,
+    maxAnonymousClients: 0,
+    maxQueuedClients: 100,
     loginTimeout: 60_000,
   };
 
@@ -144,7 +144,7 @@ describe('primary/clients/reception', () => {
   });
 
   it('turns away who is one too many in the queue, and says so', async () => {
-    receive({ maxWaiting: 2 });
+    receive({ maxQueuedClients: 2 });
     ready = null;
     const ids = [connect()[1], connect()[1], connect()[1]];
     await until(() => closed.size > 0, { what: 'one to be turned away' });
@@ -168,7 +168,7 @@ describe('primary/clients/reception', () => {
   });
 
   it('lets strangers wait until they have said something', async () => {
-    receive({ maxAnonymous: 1 });
+    receive({ maxAnonymousClients: 1 });
     const [, first] = connect('sasl');
     take(first);
     const [, silent] = connect('sasl');
@@ -181,7 +181,7 @@ describe('primary/clients/reception', () => {
   });
 
   it('has the worker of one who has been silent evict it for one who speaks', async () => {
-    receive({ maxAnonymous: 1 });
+    receive({ maxAnonymousClients: 1 });
     const [, first] = connect('sasl');
     take(first);
     const [speaker, second] = connect('sasl');
@@ -195,7 +195,7 @@ describe('primary/clients/reception', () => {
   });
 
   it('counts a client no longer as a stranger once it has logged in', () => {
-    receive({ maxAnonymous: 1 });
+    receive({ maxAnonymousClients: 1 });
     const [, first] = connect('sasl');
     reception.told(worker.process, {
       kind: 'loggedIn',
@@ -210,7 +210,7 @@ describe('primary/clients/reception', () => {
   });
 
   it('forgets who leaves while he waits', async () => {
-    receive({ maxAnonymous: 1 });
+    receive({ maxAnonymousClients: 1 });
     take(connect('sasl')[1]);
     const [theirs, id] = connect('sasl');
     leave(theirs);
