@@ -7,7 +7,7 @@ const usualInterval = 10_000;
  */
 export class Tally {
   private count = 0;
-  private told = 0;
+  private reported = 0;
   private timer: NodeJS.Timeout | null = null;
 
   constructor(
@@ -18,15 +18,15 @@ export class Tally {
 
   add(): void {
     this.count++;
-    if (this.timer === null) this.tell();
+    if (this.timer === null) this.report();
   }
 
-  private tell(): void {
-    this.told = this.count;
+  private report(): void {
+    this.reported = this.count;
     this.say(this.count);
     this.timer = setTimeout(() => {
       this.timer = null;
-      if (this.count > this.told) this.tell();
+      if (this.count > this.reported) this.report();
     }, this.interval);
     this.timer.unref();
   }

@@ -27,7 +27,7 @@ export function warningsOn(
 ): readonly Warning[] {
   const errors = [...missingParts(facts, sockets), ...failedReload(facts)];
   const warnings = [
-    ...crowd(facts),
+    ...nearLimits(facts),
     ...missingWorkers(facts),
     ...lateWorkers(facts),
     ...expiry(facts, now),
@@ -45,7 +45,7 @@ function failedReload({ lastReload }: Facts): string[] {
     : [];
 }
 
-function crowd({ clients, maxClients }: Facts): string[] {
+function nearLimits({ clients, maxClients }: Facts): string[] {
   const lines: string[] = [];
   const states = Object.values(clients);
   const waiting = states.reduce((sum, counts) => sum + counts.waiting, 0);

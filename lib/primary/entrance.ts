@@ -29,7 +29,7 @@ export class Entrance implements ListenerEvents {
     this.reserve = new DescriptorReserve(
       {
         queueLength: () => reception.queue.length,
-        rest: () => listeners.pauseClients(),
+        pause: () => listeners.pauseClients(),
         resume: () => this.serve(),
       },
       log,
@@ -68,20 +68,20 @@ export class Entrance implements ListenerEvents {
 
   /** A worker has too few descriptors, or enough again. */
   onWorkerDescriptors(areScarce: boolean): void {
-    if (areScarce) this.reserve.lackedByWorker();
+    if (areScarce) this.reserve.onWorkerScarcity();
     else this.reception.serveWaiting();
   }
 
-  connected(listener: Listener, connection: Connection): void {
-    this.reserve.used(connection.fd);
+  onConnection(listener: Listener, connection: Connection): void {
+    this.reserve.onDescriptor(connection.fd);
     const { role } = listener.settings;
     if (role === 'admin') this.administratorConnected(connection);
-    else if (role !== 'metrics') this.reception.connected(listener, connection);
+    else if (role !== 'metrics') this.reception.onConnection(listener, connection);
     else if (this.metrics === null) connection.close();
     else this.metrics.connected(connection);
   }
 
-  failed(listener: Listener, error: Error): void {
+  onAcceptError(listener: Listener, error: Error): void {
     this.log.error(
       `cannot accept on ${listener.settings.name}: ${error.message}; ` +
         'if there are too many open files, raise the limit (LimitNOFILE=, ulimit -n)',

@@ -175,12 +175,12 @@ export class Primary implements LifecycleEffects, PoolEvents {
         observation.onReport(worker, news);
         break;
       default:
-        reception.told(worker, news);
+        reception.onWorkerNews(worker, news);
     }
   }
 
   onWorkerLost(worker: WorkerProcess): void {
-    this.parts.reception.lost(worker);
+    this.parts.reception.onWorkerLost(worker);
   }
 
   private warn(configuration: Configuration): void {

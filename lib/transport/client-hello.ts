@@ -29,7 +29,7 @@ export function clientHello(socket: Socket, signal: AbortSignal): Promise<void> 
   return new Promise((resolve, reject) => {
     let bytes: Buffer = nothing;
     const settle = (error: Error | null): void => {
-      socket.off('readable', look);
+      socket.off('readable', take);
       socket.off('close', left);
       signal.removeEventListener('abort', aborted);
       if (error !== null) {
@@ -41,14 +41,14 @@ export function clientHello(socket: Socket, signal: AbortSignal): Promise<void> 
     };
     const left = (): void => settle(new HandshakeError('the client left in the middle of it'));
     const aborted = (): void => settle(signal.reason as Error);
-    const look = (): void => {
+    const take = (): void => {
       const chunk = socket.read() as Buffer | null;
       if (chunk === null) return;
       bytes = Buffer.concat([bytes, chunk]);
       if (!isHandshake(bytes)) settle(new HandshakeError('the client does not speak TLS'));
       else if (isWholeRecord(bytes)) settle(null);
     };
-    socket.on('readable', look);
+    socket.on('readable', take);
     socket.on('close', left);
     signal.addEventListener('abort', aborted);
   });

@@ -184,10 +184,10 @@ export class AdminHost {
     };
     this.listener = await Listener.onPath(settings, { path: this.path, mode: 0o600, group: null });
     this.listener.accept({
-      connected: (_, connection) => {
+      onConnection: (_, connection) => {
         this.admin.connected(SocketStream.accepted(connection), this.peer);
       },
-      failed: (_, error) => {
+      onAcceptError: (_, error) => {
         throw error;
       },
     });

@@ -70,14 +70,14 @@ describe(`verifyClientCertificate${lacking === undefined ? '' : ` (skipped: ${la
   /** Runs clients one after the other against one server; returns what it said of each. */
   async function serve<T>(
     credentials: TlsCredentials,
-    look: (socket: TLSSocket) => T,
+    inspect: (socket: TLSSocket) => T,
     clients: readonly (readonly [program: string, ...options: string[]])[],
   ): Promise<T[]> {
     const seen: T[] = [];
     const server = createServer(credentials.serverOptions);
     server.on('secureConnection', (socket) => {
       socket.on('error', () => undefined);
-      seen.push(look(socket));
+      seen.push(inspect(socket));
       socket.end('bye');
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

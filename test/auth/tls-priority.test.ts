@@ -111,7 +111,7 @@ describe('mapPriority', () => {
   });
 
   it('takes away what is not there without effect, and tells of names that are not known', () => {
-    const told = (text: string): string[] => {
+    const unknownIn = (text: string): string[] => {
       const tokens: string[] = [];
       const options = mapPriority(text, nothingSystemWide, (token) => tokens.push(token));
       expect(options).to.deep.equal(mapPriority('NORMAL', nothingSystemWide));
@@ -119,10 +119,10 @@ describe('mapPriority', () => {
     };
     const quantum = ['SIGN-ML-DSA-44', 'SIGN-ML-DSA-65', 'SIGN-ML-DSA-87', 'SIGN-MLDSA65'];
     const groups = ['X25519', 'SECP256R1', 'SECP384R1'].map((name) => `GROUP-${name}-MLKEM768`);
-    expect(told(['NORMAL', ...quantum, ...groups].join(':-'))).to.deep.equal([]);
-    expect(told(['NORMAL', ...quantum, ...groups].join(':!'))).to.deep.equal([]);
+    expect(unknownIn(['NORMAL', ...quantum, ...groups].join(':-'))).to.deep.equal([]);
+    expect(unknownIn(['NORMAL', ...quantum, ...groups].join(':!'))).to.deep.equal([]);
     const unknown = ['-AES-129-GCM', '-VERS-TLS1.4', '!SIGN-OF-TOMORROW'];
-    expect(told(['NORMAL', ...unknown, '-COMP-ALL'].join(':'))).to.deep.equal(unknown);
+    expect(unknownIn(['NORMAL', ...unknown, '-COMP-ALL'].join(':'))).to.deep.equal(unknown);
   });
 
   it('lets the server choose the suite only when asked to', () => {

@@ -31,7 +31,7 @@ const clientLanes = 8;
 const mostMemory = 400 * 1024 * 1024;
 
 /** Milliseconds between looks at the proxy's processes. */
-const lookInterval = 250;
+const checkInterval = 250;
 
 /**
  * Milliseconds in which everything is to be ready, and as before once the fuzzed peers have left.
@@ -164,10 +164,10 @@ export class Campaign {
       deadlineMs: patience,
     });
     const before = [this.proxy.pid, ...workers].map(openDescriptors);
-    const watch = setInterval(() => this.look(workers), lookInterval);
+    const watch = setInterval(() => this.check(workers), checkInterval);
     await this.playAll();
     clearInterval(watch);
-    this.look(workers);
+    this.check(workers);
     await this.expectQuiet(workers, before);
   }
 
@@ -224,7 +224,7 @@ export class Campaign {
     daemon.forget();
   }
 
-  private look(workers: readonly number[]): void {
+  private check(workers: readonly number[]): void {
     const now = this.proxy.workers();
     if (!workers.every((worker) => now.includes(worker))) {
       this.condemn(`a worker has ended. The log says:\n${this.proxy.log().slice(-2000)}`);

@@ -25,7 +25,7 @@ const faults = [
   'wrong length',
   'half a frame',
   'half a large frame',
-  'crowd of pings',
+  'flood of pings',
   'deafness',
   'end',
 ] as const;
@@ -127,7 +127,7 @@ export class FuzzedDaemon {
         if (random.chance(0.5)) connection.socket.end();
         return;
       }
-      case 'crowd of pings':
+      case 'flood of pings':
         connection.send(
           Buffer.concat(
             Array.from({ length: 1 + random.below(5000) }, () => encodeKeepalive(keepalive.ping)),

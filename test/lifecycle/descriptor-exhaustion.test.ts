@@ -13,7 +13,7 @@ import { fairTime, openDescriptors, Service } from './service.js';
 const openFiles = 256;
 
 /** More than all processes together have descriptors for. */
-const crowdSize = 700;
+const clientCount = 700;
 
 /** Descriptors that the program opens when it first needs them, and keeps. */
 const firstUse = 4;
@@ -24,14 +24,14 @@ const watched = 2;
 describe('a service without descriptors', function () {
   this.timeout(120_000);
   let service: Service;
-  let crowd: RawClient[] = [];
+  let clients: RawClient[] = [];
 
   beforeEach(async () => {
     service = await Service.start({ openFiles });
     await service.readyWorkers(2);
   });
   afterEach(async () => {
-    for (const client of crowd.splice(0)) client.destroy();
+    for (const client of clients.splice(0)) client.destroy();
     await service.end();
   });
 
@@ -39,10 +39,10 @@ describe('a service without descriptors', function () {
 
   /** Clients that connect and open. Those that are not served wait. */
   async function gather(): Promise<void> {
-    crowd = await Promise.all(
-      Array.from({ length: crowdSize }, () => RawClient.connect(service.proxy.socket)),
+    clients = await Promise.all(
+      Array.from({ length: clientCount }, () => RawClient.connect(service.proxy.socket)),
     );
-    for (const client of crowd) client.openUri('qemu:///system').catch(() => undefined);
+    for (const client of clients) client.openUri('qemu:///system').catch(() => undefined);
     let last = -1;
     await until(
       async () => {
@@ -52,7 +52,7 @@ describe('a service without descriptors', function () {
         await pause(500);
         return isStill;
       },
-      { what: 'the crowd to be served as far as may be', deadlineMs: 30_000 },
+      { what: 'the clients to be served as far as may be', deadlineMs: 30_000 },
     );
   }
 
@@ -76,7 +76,7 @@ describe('a service without descriptors', function () {
     const served = service.daemon.connections;
     expect(served, 'clients that are served').to.be.within(100, 2 * openFiles);
     expect(
-      crowd.filter(({ ended }) => ended),
+      clients.filter(({ ended }) => ended),
       'clients turned away',
     ).to.have.length(0);
     await service.says(/warning : daemon.primary : too few descriptors are left/);
@@ -85,12 +85,12 @@ describe('a service without descriptors', function () {
     await pause(watched * 1000);
     expect(cpuSeconds(pids()) - cpu, 'seconds of CPU').to.be.below(watched / 2);
     expect(await asksAdministrator()).to.include('virtproxyd');
-    const client = crowd.find(({ bytesReceived }) => bytesReceived > 0)!;
+    const client = clients.find(({ bytesReceived }) => bytesReceived > 0)!;
     expect((await client.call(stressCall.echo, encodeInt(1))).status).to.equal(status.ok);
 
     const limit = await fairTime(5000);
     const start = performance.now();
-    for (const each of crowd.splice(0)) each.destroy();
+    for (const each of clients.splice(0)) each.destroy();
     const next = await RawClient.connect(service.proxy.socket);
     const opening = encodeOpenArguments({ name: 'qemu:///system', flags: 0 });
     const reply = await next.replyTo(next.begin(procedure.connectOpen, opening), 60_000);
@@ -107,7 +107,7 @@ describe('a service without descriptors', function () {
 
   it('tells a client whose daemon cannot be connected to why', async () => {
     await gather();
-    const inside = crowd.filter(({ bytesReceived }) => bytesReceived > 0);
+    const inside = clients.filter(({ bytesReceived }) => bytesReceived > 0);
     const answers = await Promise.all(
       inside.map((client) =>
         client.replyTo(client.begin(stressCall.download, encodeInt(4)), 60_000),

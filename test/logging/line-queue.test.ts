@@ -48,18 +48,18 @@ const broken = (code: string): (() => never) => {
 
 describe('queue of lines', () => {
   let carrier: StandInCarrier;
-  let told: string[];
+  let reports: string[];
   let queue: LineQueue;
   const put = (...lines: string[]): void => {
     for (const line of lines) queue.push(Buffer.from(`${line}\n`));
   };
   const make = (joins: boolean): void => {
     carrier = new StandInCarrier(joins);
-    told = [];
+    reports = [];
     queue = new LineQueue(carrier, {
-      failing: ({ message }) => told.push(message),
+      failing: ({ message }) => reports.push(message),
       recovered: (lost) => {
-        told.push(`${lost} lost`);
+        reports.push(`${lost} lost`);
         put(`report of ${lost}`);
       },
     });
@@ -91,7 +91,7 @@ describe('queue of lines', () => {
     put('b');
     carrier.take = (bytes) => bytes.length;
     await until(() => carrier.text === 'a\nb\n', { what: 'the lines' });
-    expect(told).to.deep.equal([]);
+    expect(reports).to.deep.equal([]);
     expect(queue.drops).to.equal(0);
   });
 
@@ -108,7 +108,7 @@ describe('queue of lines', () => {
     put('after');
     await until(() => carrier.text.endsWith('report of 2\nafter\n'), { what: 'what follows' });
     expect(carrier.text.length).to.equal(maxQueued + 'report of 2\nafter\n'.length);
-    expect(told).to.deep.equal(['2 lost']);
+    expect(reports).to.deep.equal(['2 lost']);
     expect(queue.drops).to.equal(2);
   });
 
@@ -117,13 +117,13 @@ describe('queue of lines', () => {
     put('a');
     await nextTurn();
     put('b');
-    expect(told).to.deep.equal(['it says ENOSPC']);
+    expect(reports).to.deep.equal(['it says ENOSPC']);
     carrier.take = (bytes) => bytes.length;
     await until(() => carrier.text === 'a\nb\n', { what: 'the lines' });
     carrier.take = broken('EIO');
     put('c');
     await nextTurn();
-    expect(told).to.deep.equal(['it says ENOSPC', 'it says EIO']);
+    expect(reports).to.deep.equal(['it says ENOSPC', 'it says EIO']);
   });
 
   it('gives up a line that the receiver will never take', async () => {

@@ -110,17 +110,17 @@ describe('control of the log', () => {
   }
 
   it('changes filters while running, for workers as well, until they are set back', () => {
-    const told: WorkerLogging[] = [];
+    const sent: WorkerLogging[] = [];
     const { threshold, sink } = open(configuration());
     const log = new Logger('session', threshold, sink);
-    control!.onChange = (logging) => told.push(logging);
+    control!.onChange = (logging) => sent.push(logging);
     control!.setFilters('1:session 2:pool');
     expect(log.debugging).to.be.true;
     expect(control!.filters).to.equal('1:session 2:pool');
     control!.setFilters('');
     expect(log.debugging).to.be.false;
     expect(control!.filters).to.equal('');
-    expect(told.map(({ filters }) => filters.length)).to.deep.equal([2, 0]);
+    expect(sent.map(({ filters }) => filters.length)).to.deep.equal([2, 0]);
   });
 
   it('changes outputs while running, and back to the default', async () => {

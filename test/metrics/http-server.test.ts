@@ -49,11 +49,11 @@ describe('HTTP server for metrics', () => {
     };
     listener = Listener.onAddress(settings, '127.0.0.1', port);
     listener.accept({
-      connected: (_, connection) => {
+      onConnection: (_, connection) => {
         accepted++;
         http.connected(connection);
       },
-      failed: (_, error) => {
+      onAcceptError: (_, error) => {
         throw error;
       },
     });

@@ -23,15 +23,15 @@ describe('a look at what waits in a socket', () => {
     other.destroy();
   });
 
-  const look = (): number | null => peek(handleOf(accepted).fd, into);
+  const peeked = (): number | null => peek(handleOf(accepted).fd, into);
 
   it('finds nothing at first', () => {
-    expect(look()).to.be.null;
+    expect(peeked()).to.be.null;
   });
 
   it('finds bytes and leaves them there', async () => {
     other.write('hello');
-    await until(() => look() === 5, { what: 'the bytes' });
+    await until(() => peeked() === 5, { what: 'the bytes' });
     expect(into.toString('latin1', 0, 5)).to.equal('hello');
     const read = once(accepted, 'data');
     accepted.resume();
@@ -50,16 +50,16 @@ describe('a look at what waits in a socket', () => {
 
   it('finds no more than was asked for', async () => {
     other.write('a longer text');
-    await until(() => look() === 8, { what: 'the bytes' });
+    await until(() => peeked() === 8, { what: 'the bytes' });
   });
 
   it('finds the end', async () => {
     other.destroy();
-    await until(() => look() === 0, { what: 'the end' });
+    await until(() => peeked() === 0, { what: 'the end' });
   });
 
   it('finds a broken connection', async () => {
     other.resetAndDestroy();
-    await until(() => look() === 0, { what: 'the end' });
+    await until(() => peeked() === 0, { what: 'the end' });
   });
 });

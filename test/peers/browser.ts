@@ -70,7 +70,7 @@ export class Browser {
     output.on('data', (chunk: string) => {
       const messages = (this.received + chunk).split('\0');
       this.received = messages.pop() ?? '';
-      for (const message of messages) this.told(JSON.parse(message) as Message);
+      for (const message of messages) this.onMessage(JSON.parse(message) as Message);
     });
   }
 
@@ -145,7 +145,7 @@ export class Browser {
     return result ?? {};
   }
 
-  private told({ id, method, params = {}, ...message }: Message): void {
+  private onMessage({ id, method, params = {}, ...message }: Message): void {
     if (id !== undefined) {
       this.waiting.get(id)?.({ id, ...message });
       this.waiting.delete(id);

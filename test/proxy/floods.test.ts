@@ -88,8 +88,8 @@ describe(`a client beside others that flood${lacking === undefined ? '' : ` (ski
   for (const row of floodRows) {
     it(`is served, in bounded memory: ${row.title}`, async () => {
       await start({ max_clients: 6000, max_queued_clients: 6000, unix_sock_rw_perms: '0700' });
-      const isCrowd = Number(row.options['clients'] ?? 1) > 1000;
-      await expectUnharmed(flood(row), isCrowd ? thousands : oneFlooder);
+      const hasThousands = Number(row.options['clients'] ?? 1) > 1000;
+      await expectUnharmed(flood(row), hasThousands ? thousands : oneFlooder);
       expect(proxy.log()).to.equal('');
     });
   }
@@ -101,9 +101,9 @@ describe(`a client beside others that flood${lacking === undefined ? '' : ` (ski
     const generator = join(directory, 'generator');
     await copyFile(programs.generator, generator);
     const options = { socket: proxy.socket, clients: 5000, seconds: 2 };
-    const crowd = (): ClientProcess =>
+    const floods = (): ClientProcess =>
       startLoad(generator, 'opens', options, { user: account('nobody') });
-    await expectUnharmed(crowd, oneFlooder);
+    await expectUnharmed(floods, oneFlooder);
     const { errors } = await resultOf(flooder!);
     expect(errors).to.be.above(4000);
     const lines = proxy.log().trimEnd().split('\n');

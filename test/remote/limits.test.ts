@@ -158,17 +158,17 @@ describe(`limits${obstacle === undefined ? '' : ` (skipped: ${obstacle})`}`, () 
     const hello = await clientHello();
     const several = (count: number, ...args: ConstructorParameters<typeof Stranger>): Stranger[] =>
       Array.from({ length: count }, () => new Stranger(...args));
-    const crowd = [
+    const flood = [
       ...several(500, tcp, null, true),
       ...several(500, tls.port, hello.subarray(0, 20), true),
       ...several(500, tls.port, hello, false),
     ];
     keep({
       destroy: () => {
-        for (const one of crowd) one.stop();
+        for (const one of flood) one.stop();
       },
     });
-    await until(() => crowd.every(({ isConnected }) => isConnected), { what: 'the crowd' });
+    await until(() => flood.every(({ isConnected }) => isConnected), { what: 'the flood' });
     const pki = await ca.pkiDirectory('pki', tls.certificate);
     const uri = `qemu+tls://localhost:${tls.port}/system?pkipath=${pki}`;
     const clients = Array.from({ length: 2 }, () =>

@@ -117,12 +117,12 @@ export class Soak {
     const { options, service } = this;
     await service.readyWorkers(2);
     if (options.clients > 0) {
-      await this.crowd(this.part(0.5, 0.5), () => this.anyBlow());
+      await this.visitors(this.part(0.5, 0.5), () => this.anyBlow());
       // Each worker of the last generation, too, is to have done everything once.
       await service.reload();
       const isHalfWay = this.part(0.1, 0.6);
       const warmUpEnd = this.counts.sessions + warmUp;
-      await this.crowd(
+      await this.visitors(
         () => this.counts.sessions >= warmUpEnd || isHalfWay(),
         () => Promise.resolve(),
       );
@@ -130,7 +130,7 @@ export class Soak {
     const pids = await this.quietProcesses();
     const before = await this.measure(pids);
     const watch = new KeepaliveWatch(() => service.proxy.open(), service.daemon);
-    await this.crowd(this.part(options.clients > 0 ? 0.4 : 1, 1), () =>
+    await this.visitors(this.part(options.clients > 0 ? 0.4 : 1, 1), () =>
       options.clients > 0 ? this.restart() : Promise.resolve(),
     );
     await watch.stop();
@@ -153,7 +153,7 @@ export class Soak {
   }
 
   /** Clients that come and go until it is over, while `blow` is dealt again and again. */
-  private async crowd(isOver: () => boolean, blow: () => Promise<void>): Promise<void> {
+  private async visitors(isOver: () => boolean, blow: () => Promise<void>): Promise<void> {
     const dealing = (async () => {
       let next = performance.now() + blowInterval;
       while (!isOver()) {

@@ -335,7 +335,7 @@ function showSilence(): void {
   document.title = `No answer · virtproxyd on ${location.hostname}`;
 }
 
-async function look(): Promise<void> {
+async function refresh(): Promise<void> {
   try {
     const answer = await fetch('status.json', { signal: AbortSignal.timeout(patience) });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
@@ -348,11 +348,11 @@ async function look(): Promise<void> {
 
 async function watch(): Promise<void> {
   // Nobody looks at a page in the background.
-  if (!document.hidden) await look();
+  if (!document.hidden) await refresh();
   setTimeout(() => void watch(), interval);
 }
 
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) void look();
+  if (!document.hidden) void refresh();
 });
 void watch();

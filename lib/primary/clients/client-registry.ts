@@ -15,8 +15,8 @@ export interface Client {
   readonly connectedAt: number;
   /** Its first message was seen, whole, while it waited. */
   hasSpoken: boolean;
-  /** When what it sent while it waits is looked at again. Milliseconds since the epoch. */
-  nextLook: number;
+  /** When what it sent while it waits is checked again. Milliseconds since the epoch. */
+  nextCheck: number;
   /** Our copy of the connection, until a worker has its own or it is closed. */
   connection: Connection | null;
   /** The worker it was given to. */
@@ -151,7 +151,7 @@ export class ClientRegistry {
     return first;
   }
 
-  loggedIn(client: Client, identity: ProvenIdentity): void {
+  onLogin(client: Client, identity: ProvenIdentity): void {
     client.identity = identity;
     client.loggedIn = true;
     this.anonymous.delete(client);

@@ -5,8 +5,8 @@ import { areScarce, isScarce, raiseOpenFilesLimit } from '../../native/descripto
 /** Descriptors kept for administrators, new workers and the log. */
 const reserved = 48;
 
-/** Milliseconds between looks whether there are more. */
-const restInterval = 50;
+/** Milliseconds between checks whether there are more. */
+const checkInterval = 50;
 
 /** Descriptors beside the clients' own: listeners, workers' pipes, log. */
 const spare = 64;
@@ -16,7 +16,7 @@ export interface DescriptorRelief {
   /** Accepted connections that no worker has a place for. */
   queueLength(): number;
   /** Accept no more clients. */
-  rest(): void;
+  pause(): void;
   /** Accept clients again. */
   resume(): void;
 }
@@ -26,7 +26,7 @@ export interface DescriptorRelief {
  * let in.
  */
 export class DescriptorReserve {
-  private resting = false;
+  private paused = false;
   /** Connections that may wait, once it is known for how many there are descriptors. */
   private longestQueue = Infinity;
   private readonly scarcity: Tally;
@@ -45,36 +45,36 @@ export class DescriptorReserve {
 
   /** Whether no clients are to be accepted for now. */
   get isExhausted(): boolean {
-    return this.resting;
+    return this.paused;
   }
 
   /** A connection was accepted and has got the descriptor `fd`. */
-  used(fd: number): void {
-    if (this.resting) return;
+  onDescriptor(fd: number): void {
+    if (this.paused) return;
     const queue = this.relief.queueLength();
-    if (queue >= this.longestQueue || isScarce(fd, reserved)) this.rest(queue);
+    if (queue >= this.longestQueue || isScarce(fd, reserved)) this.pause(queue);
   }
 
   /** A worker has too few. */
-  lackedByWorker(): void {
+  onWorkerScarcity(): void {
     this.scarcity.add();
   }
 
-  private rest(queue: number): void {
-    this.resting = true;
+  private pause(queue: number): void {
+    this.paused = true;
     this.scarcity.add();
-    this.relief.rest();
+    this.relief.pause();
     // From the second time on numbers tell too little: what was closed meanwhile left low ones
     // free.
     this.longestQueue = Math.min(this.longestQueue, queue);
-    const look = setInterval(() => {
+    const checking = setInterval(() => {
       const left = this.relief.queueLength();
       if (left > this.longestQueue / 2 || areScarce(reserved)) return;
       if (left === 0) this.longestQueue = Infinity;
-      clearInterval(look);
-      this.resting = false;
+      clearInterval(checking);
+      this.paused = false;
       this.relief.resume();
-    }, restInterval).unref();
+    }, checkInterval).unref();
   }
 }
 

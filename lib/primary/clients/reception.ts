@@ -127,7 +127,7 @@ export class Reception {
   }
 
   /** A listener accepted a connection. */
-  connected(listener: Listener, connection: Connection): void {
+  onConnection(listener: Listener, connection: Connection): void {
     this.accepted[listener.settings.transport]++;
     const introduction = this.introduce(listener, connection);
     if (introduction === null) {
@@ -139,7 +139,7 @@ export class Reception {
       connectedAt: Date.now(),
       origin: originOf(introduction),
       hasSpoken: false,
-      nextLook: 0,
+      nextCheck: 0,
       connection,
       worker: null,
       silentSince: null,
@@ -158,7 +158,7 @@ export class Reception {
   }
 
   /** A worker says something of a client. */
-  told(worker: WorkerProcess, message: ClientMessage): void {
+  onWorkerNews(worker: WorkerProcess, message: ClientMessage): void {
     const client = this.clients.get(message.id);
     if (client?.worker !== worker) return;
     const wasCrowded = this.isCrowded;
@@ -173,7 +173,7 @@ export class Reception {
         client.isBeingEvicted = false;
         return;
       case 'loggedIn':
-        this.clients.loggedIn(client, message);
+        this.clients.onLogin(client, message);
         break;
       case 'closed':
         if (message.refusal !== undefined) this.refused[message.refusal]++;
@@ -188,7 +188,7 @@ export class Reception {
   }
 
   /** A worker is gone: clients it had not taken go to others, the rest went with it. */
-  lost(worker: WorkerProcess): void {
+  onWorkerLost(worker: WorkerProcess): void {
     const orphans: Client[] = [];
     for (const client of [...this.clients.all]) {
       if (client.worker !== worker) continue;
@@ -269,7 +269,7 @@ export class Reception {
    */
   private strangersWithNews(census: Census): Client[] {
     const now = Date.now();
-    const due = this.waiting.filter(({ loggedIn, nextLook }) => !loggedIn && nextLook <= now);
+    const due = this.waiting.filter(({ loggedIn, nextCheck }) => !loggedIn && nextCheck <= now);
     const news = withNews(due.map(({ connection }) => connection?.fd ?? -1));
     const since = now - this.limits.loginTimeout;
     const strangers = due
@@ -285,7 +285,7 @@ export class Reception {
     if (connection === null || connectedAt < Date.now() - this.limits.loginTimeout) return 'gone';
     const first = firstMessage(connection.fd, introduction.transport);
     client.hasSpoken = first === 'whole';
-    if (first === 'partial') client.nextLook = Date.now() + patience.silent;
+    if (first === 'partial') client.nextCheck = Date.now() + patience.silent;
     return first;
   }
 

@@ -87,8 +87,8 @@ const batch = 64;
 
 /** Who is told of what a listener accepts. */
 export interface ListenerEvents {
-  connected(listener: Listener, connection: Connection): void;
-  failed(listener: Listener, error: Error): void;
+  onConnection(listener: Listener, connection: Connection): void;
+  onAcceptError(listener: Listener, error: Error): void;
 }
 
 /** A listening socket on its way to the successor. */
@@ -173,7 +173,7 @@ export class Listener {
   accept(events: ListenerEvents): void {
     if (this.server !== null) return;
     const server = createServer();
-    server.on('error', (error) => events.failed(this, error));
+    server.on('error', (error) => events.onAcceptError(this, error));
     server.listen({ fd: duplicate(this.fd) });
     // Node would make a Socket of each connection, which costs more than all that is done here for
     // one.
@@ -196,7 +196,7 @@ export class Listener {
     // They are the socket's own and go with it to the worker.
     connection.setNoDelay?.(true);
     connection.setKeepAlive?.(true, 0);
-    events.connected(this, connection);
+    events.onConnection(this, connection);
   }
 
   /**

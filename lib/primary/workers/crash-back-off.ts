@@ -16,7 +16,7 @@ export class CrashBackOff {
    * Counts a crash at `now` (seconds of any steady clock) and gives the seconds its replacement
    * waits.
    */
-  crashed(now: number): number {
+  onCrash(now: number): number {
     if (now - this.last > quietTime) this.crashes = 0;
     this.last = now;
     this.crashes++;

@@ -342,7 +342,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   private onCrash({ pid, isHung }: WorkerProcess): void {
     this.restarts[isHung ? 'hang' : 'crash']++;
     this.crashesInARow++;
-    const delay = this.backOff.crashed(performance.now() / 1000);
+    const delay = this.backOff.onCrash(performance.now() / 1000);
     const when = delay === 0 ? 'now' : `in ${delay} s`;
     const others = this.live.length === 0 ? '; no other worker serves' : '';
     this.log.error(`worker ${pid} died: it is replaced ${when}${others}`);

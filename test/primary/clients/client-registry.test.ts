@@ -30,7 +30,7 @@ function clientOf(id: number, its: Case): Client {
     connectedAt: now,
     origin: its.origin ?? 'a',
     hasSpoken: false,
-    nextLook: 0,
+    nextCheck: 0,
     connection: null,
     worker: null,
     silentSince: silentFor === null ? null : now - silentFor,

@@ -10,19 +10,19 @@ import { frameOf } from '../../peers/frame-socket.js';
 import { until } from '../../peers/waiting.js';
 import { recordedLog } from '../recorded-log.js';
 
-/** A worker as reception sees it: what it was told, and a count. */
+/** A worker as reception sees it: what it was sent. */
 interface FakeWorker {
-  readonly told: PrimaryMessage[];
+  readonly received: PrimaryMessage[];
   readonly process: WorkerProcess;
 }
 
 function fakeWorker(): FakeWorker {
-  const told: PrimaryMessage[] = [];
+  const received: PrimaryMessage[] = [];
   const process = {
     onClientGone: () => undefined,
-    send: (message: PrimaryMessage) => told.push(message),
+    send: (message: PrimaryMessage) => received.push(message),
   } as unknown as WorkerProcess;
-  return { told, process };
+  return { received, process };
 }
 
 describe('primary/clients/reception', () => {
@@ -92,7 +92,7 @@ describe('primary/clients/reception', () => {
       getpeername: fill,
       getsockname: fill,
     };
-    reception.connected(listener(auth), connection);
+    reception.onConnection(listener(auth), connection);
     return [theirs, id];
   };
   let lastId = 0;
@@ -102,7 +102,7 @@ describe('primary/clients/reception', () => {
     open.delete(fd);
     closeSync(fd);
   };
-  const take = (id: number): void => reception.told(worker.process, { kind: 'taken', id });
+  const take = (id: number): void => reception.onWorkerNews(worker.process, { kind: 'taken', id });
 
   it('hands each client over, and closes its copy once the worker has its own', () => {
     receive();
@@ -131,7 +131,7 @@ describe('primary/clients/reception', () => {
     const [, first] = connect();
     const [, second] = connect();
     expect(handed).to.deep.equal([first]);
-    reception.told(worker.process, { kind: 'closed', id: first, refusal: 'login' });
+    reception.onWorkerNews(worker.process, { kind: 'closed', id: first, refusal: 'login' });
     expect(handed).to.deep.equal([first, second]);
     expect(reception.refused.login).to.equal(1);
   });
@@ -139,7 +139,7 @@ describe('primary/clients/reception', () => {
   it('does not believe a worker that speaks of the client of another', () => {
     receive();
     const [, id] = connect();
-    reception.told(fakeWorker().process, { kind: 'closed', id });
+    reception.onWorkerNews(fakeWorker().process, { kind: 'closed', id });
     expect(reception.clients.size).to.equal(1);
   });
 
@@ -162,7 +162,7 @@ describe('primary/clients/reception', () => {
     ready = null;
     const [, waiting] = connect();
     ready = fakeWorker();
-    reception.lost(worker.process);
+    reception.onWorkerLost(worker.process);
     expect(handed).to.deep.equal([taken, onItsWay, onItsWay, waiting]);
     expect(reception.clients.size).to.equal(2);
   });
@@ -174,7 +174,7 @@ describe('primary/clients/reception', () => {
     const [, silent] = connect('sasl');
     const [speaker, second] = connect('sasl');
     writeSync(speaker, frameOf({ procedure: 1 }).subarray(0, headerLength));
-    reception.told(worker.process, { kind: 'closed', id: first });
+    reception.onWorkerNews(worker.process, { kind: 'closed', id: first });
     await until(() => handed.includes(second), { what: 'the one who speaks to be let in' });
     expect(handed).to.deep.equal([first, second]);
     expect(reception.queue.map(({ introduction: { id } }) => id)).to.deep.equal([silent]);
@@ -186,9 +186,9 @@ describe('primary/clients/reception', () => {
     take(first);
     const [speaker, second] = connect('sasl');
     writeSync(speaker, frameOf({ procedure: 1 }));
-    await until(() => worker.told.length > 0, { what: 'the silent one to be asked' });
-    expect(worker.told[0]).to.include({ kind: 'evict', id: first, stage: 'silent' });
-    reception.told(worker.process, { kind: 'closed', id: first, refusal: 'gave_way' });
+    await until(() => worker.received.length > 0, { what: 'the silent one to be asked' });
+    expect(worker.received[0]).to.include({ kind: 'evict', id: first, stage: 'silent' });
+    reception.onWorkerNews(worker.process, { kind: 'closed', id: first, refusal: 'gave_way' });
     await until(() => handed.includes(second), { what: 'the one who speaks to be let in' });
     expect(reception.refused.gave_way).to.equal(1);
     expect(lines.join('\n')).to.include('max_anonymous_clients (1) have not logged in');
@@ -197,7 +197,7 @@ describe('primary/clients/reception', () => {
   it('counts a client no longer as a stranger once it has logged in', () => {
     receive({ maxAnonymousClients: 1 });
     const [, first] = connect('sasl');
-    reception.told(worker.process, {
+    reception.onWorkerNews(worker.process, {
       kind: 'loggedIn',
       id: first,
       saslUserName: 'a',

@@ -4,7 +4,8 @@ import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ListenError, type Connection } from '../../../lib/primary/listeners/listener.js';
+import { ListenError } from '../../../lib/primary/listeners/listener.js';
+import type { Connection } from '../../../lib/primary/listeners/listener.js';
 import type { PlannedListener } from '../../../lib/primary/listeners/listener-plan.js';
 import { ListenerSet } from '../../../lib/primary/listeners/listener-set.js';
 import { until } from '../../peers/waiting.js';
@@ -21,10 +22,10 @@ describe('primary/listeners/listener-set', () => {
     accepted = [];
     set = new ListenerSet(
       {
-        connected: (listener, connection) => {
+        onConnection: (listener, connection) => {
           accepted.push({ name: listener.settings.name, connection });
         },
-        failed: (_, error) => {
+        onAcceptError: (_, error) => {
           throw error;
         },
       },

@@ -6,11 +6,11 @@ import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/message
 import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
 
 /**
- * A worker process that only exists as its pipes; it is ready as soon as it is configured unless
- * told otherwise.
+ * A worker process that only exists as its pipes; it is ready as soon as it is configured, if
+ * it is obedient.
  */
 export class FakeProcess {
-  readonly told: PrimaryMessage[] = [];
+  readonly received: PrimaryMessage[] = [];
   /** Ids of the clients it was handed. */
   readonly handed: number[] = [];
   readonly cluster: ClusterWorker;
@@ -27,7 +27,7 @@ export class FakeProcess {
     this.channel = ours;
     createInterface({ input: ours }).on('line', (line) => {
       const message = JSON.parse(line) as PrimaryMessage;
-      this.told.push(message);
+      this.received.push(message);
       if (message.kind === 'configure' && isObedient) this.say({ kind: 'ready' });
     });
     const stdio = [null, null, new PassThrough(), null, theirs];

@@ -45,19 +45,19 @@ describe('primary/workers/worker-pool', () => {
   const hand = (id: number): number | undefined =>
     pool.hand({ id } as ClientIntroduction, { fd: -1, close: () => undefined })?.pid;
 
-  it('starts as many workers as it is told', async () => {
+  it('starts as many workers as it is asked for', async () => {
     await start(3);
     expect(states()).to.deep.equal({ 1: 'ready', 2: 'ready', 3: 'ready' });
-    expect(forks.processes[0]?.told[0]).to.include({ kind: 'configure' });
+    expect(forks.processes[0]?.received[0]).to.include({ kind: 'configure' });
   });
 
   it('gives a start up when workers end again and again before they are ready', async () => {
     forks.areObedient = false;
     const outcome = pool.start(setup, 2).catch((error: unknown) => error);
-    await until(() => forks.processes[1]?.told.length === 1, { what: 'both to be configured' });
+    await until(() => forks.processes[1]?.received.length === 1, { what: 'both to be configured' });
     forks.processes[0]?.die();
     forks.processes[1]?.die();
-    await until(() => forks.processes[2]?.told.length === 1, { what: 'another' });
+    await until(() => forks.processes[2]?.received.length === 1, { what: 'another' });
     forks.processes[2]?.die();
     expect(await outcome).to.be.instanceOf(WorkerStartError);
     expect(pool.restarts.crash).to.equal(3);
@@ -89,7 +89,7 @@ describe('primary/workers/worker-pool', () => {
     await start(1);
     pool.retire([...pool.all][0]!, 'memory');
     await become({ 1: 'draining', 2: 'ready' });
-    expect(forks.processes[0]?.told.at(-1)).to.deep.equal({ kind: 'drain', seconds: 7 });
+    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({ kind: 'drain', seconds: 7 });
     expect(pool.restarts.memory).to.equal(1);
     expect(pool.isFullOfDraining).to.be.true;
     expect(hand(1)).to.equal(2);
@@ -113,7 +113,7 @@ describe('primary/workers/worker-pool', () => {
     await start(1);
     forks.areObedient = false;
     const outcome = pool.prepare(setup).catch((error: unknown) => error);
-    await until(() => forks.processes[1]?.told.length === 1, { what: 'the new one' });
+    await until(() => forks.processes[1]?.received.length === 1, { what: 'the new one' });
     forks.processes[1]?.die();
     expect(await outcome).to.be.instanceOf(WorkerStartError);
     expect(pool.currentGeneration).to.equal(1);
