@@ -12,7 +12,8 @@ import { groupNumber, hostAndPort } from '../../config/values.js';
 import { ConfigError, isInForce } from '../../config/errors.js';
 import { groupId } from '../../native/accounts.js';
 import { servicePort } from '../../native/services.js';
-import type { ListenerSettings, ServiceRole, SocketFile } from './listener.js';
+import type { ListenerSettings, ServiceRole } from './listener.js';
+import type { SocketFilePlan } from './socket-file.js';
 
 /** A listening socket that the configuration asks for. */
 export type PlannedListener = {
@@ -20,7 +21,7 @@ export type PlannedListener = {
   /** Where the configuration file asks for it; null: nowhere. */
   readonly place: string | null;
 } & (
-  | { readonly file: SocketFile }
+  | { readonly file: SocketFilePlan }
   /** One that is there already. */
   | { readonly isOpen: true }
   | {

@@ -1,15 +1,11 @@
 import type { Configuration } from '../../config/configuration.js';
 import { transportTraits } from '../../control/transports.js';
 import type { Logger } from '../../logging/logger.js';
-import {
-  Listener,
-  ListenError,
-  type InheritedListener,
-  type ListenerEvents,
-  type SocketFile,
-} from './listener.js';
+import { ListenError } from './listen-error.js';
+import { Listener, type InheritedListener, type ListenerEvents } from './listener.js';
 import { listenerSettings, type ActivatedSocket, type PlannedListener } from './listener-plan.js';
 import { missingSockets, type InheritedSocket } from './socket-activation.js';
+import { applyModeAndOwner, type SocketFilePlan } from './socket-file.js';
 
 /** The listening sockets there are, by name. */
 export class ListenerSet {
@@ -178,15 +174,15 @@ export class ListenerSet {
       }
       if (listener.settings.backlog !== planned.settings.backlog) listener.pause();
       listener.settings = planned.settings;
-      if ('file' in planned) this.dress(listener, planned.file);
+      if ('file' in planned) this.changeFile(planned.file);
     }
     for (const listener of opened) this.add(listener);
     if (this.accepting) this.accept();
   }
 
-  private dress(listener: Listener, file: SocketFile): void {
+  private changeFile(file: SocketFilePlan): void {
     try {
-      listener.dress(file);
+      applyModeAndOwner(file);
     } catch (error) {
       this.log.error(`cannot change mode and group of ${file.path}: ${String(error)}`);
     }

@@ -1,5 +1,5 @@
-import { chmodSync, chownSync, closeSync, renameSync, statSync, unlinkSync } from 'node:fs';
-import { createConnection, createServer, type Server } from 'node:net';
+import { closeSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
 import type { AuthMethod, Transport } from '../../control/messages.js';
 import {
   acceptNext,
@@ -10,8 +10,9 @@ import {
   listenOnPath,
   setBacklog,
 } from '../../native/listening-socket.js';
-import { errorText } from '../../error-text.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
+import { cannotListen } from './listen-error.js';
+import { applyModeAndOwner, removeStale, SocketFile, type SocketFilePlan } from './socket-file.js';
 
 /** The part that a listener for libvirt's clients and administrators plays. */
 export type ServiceRole = 'rw' | 'ro' | 'admin' | 'tcp' | 'tls';
@@ -34,23 +35,8 @@ export interface ListenerSettings {
   readonly backlog: number;
 }
 
-/** A socket cannot be listened on; the sentence names it. */
-export class ListenError extends Error {
-  readonly code = 'LISTEN';
-}
-
-const hiddenSuffix = '.closing';
-
 /** Turns of the event loop in which those who wait for a listener that goes are accepted. */
 const lastTurns = 100;
-
-/** How a UNIX socket's file is to be. */
-export interface SocketFile {
-  readonly path: string;
-  readonly mode: number;
-  /** A group's number; null is our own. */
-  readonly group: number | null;
-}
 
 /** An address as node's handles give it. */
 export interface HandleAddress {
@@ -105,26 +91,24 @@ export interface InheritedListener {
  */
 export class Listener {
   private server: Server | null = null;
-  /** Another process listens on the socket too, and its file is for that one to remove. */
-  private shared = false;
 
   private constructor(
     public settings: ListenerSettings,
     readonly fd: number,
     /** The file to remove when listening ends; null when it is not ours to remove. */
-    private readonly file: { readonly path: string; readonly inode: number } | null,
+    private readonly file: SocketFile | null,
   ) {}
 
   /** Listens on a UNIX socket; a stale file of that name is replaced. Throws ListenError. */
-  static async onPath(settings: ListenerSettings, file: SocketFile): Promise<Listener> {
-    const { path } = file;
+  static async onPath(settings: ListenerSettings, plan: SocketFilePlan): Promise<Listener> {
+    const { path } = plan;
     await removeStale(path);
-    // Nobody may connect before mode and group are as they should be.
+    // Nobody may connect before mode and owner are as they should be.
     const before = process.umask(0o177);
     try {
       const fd = listenOnPath(path, settings.backlog);
-      const listener = new Listener(settings, fd, { path, inode: statSync(path).ino });
-      listener.dress(file);
+      const listener = new Listener(settings, fd, SocketFile.at(path));
+      applyModeAndOwner(plan);
       return listener;
     } catch (error) {
       throw cannotListen(path, error);
@@ -161,9 +145,7 @@ export class Listener {
    * is shared.
    */
   static inherited(settings: ListenerSettings, fd: number, path: string | null): Listener {
-    const inode = path === null ? undefined : statSync(path, { throwIfNoEntry: false })?.ino;
-    const file = path === null || inode === undefined ? null : { path, inode };
-    return new Listener(settings, fd, file);
+    return new Listener(settings, fd, path === null ? null : SocketFile.at(path));
   }
 
   /**
@@ -219,24 +201,18 @@ export class Listener {
     this.server = null;
   }
 
-  /** Applies mode and group of a UNIX socket's file. */
-  dress({ path, mode, group }: SocketFile): void {
-    chownSync(path, -1, group ?? process.getegid?.() ?? -1);
-    chmodSync(path, mode);
-  }
-
   /** Takes the socket's file out of sight, so that nobody new connects; `show` brings it back. */
   hide(): void {
-    this.rename('', hiddenSuffix);
+    this.file?.hide();
   }
 
   show(): void {
-    this.rename(hiddenSuffix, '');
+    this.file?.show();
   }
 
   /** Leaves the socket's file to another process that listens on it too, or takes it back. */
   share(shared: boolean): void {
-    this.shared = shared;
+    this.file?.share(shared);
   }
 
   /** Whether somebody waits to be accepted. */
@@ -246,12 +222,12 @@ export class Listener {
 
   /** As `close`, but whoever has connected by now is still accepted. */
   retire(): void {
-    this.removeFile();
-    const look = (turns: number): void => {
+    this.file?.remove();
+    const closeWhenEmpty = (turns: number): void => {
       if (this.server === null || turns === 0 || !this.isWaitedFor) this.close();
-      else setImmediate(look, turns - 1);
+      else setImmediate(closeWhenEmpty, turns - 1);
     };
-    look(lastTurns);
+    closeWhenEmpty(lastTurns);
   }
 
   /** The file to remove at the end, for the process that takes the socket over. */
@@ -262,67 +238,7 @@ export class Listener {
   /** Stops listening and removes the socket's file, if it is still ours. */
   close(): void {
     this.pause();
-    this.removeFile();
+    this.file?.remove();
     closeSync(this.fd);
   }
-
-  private removeFile(): void {
-    if (this.file === null || this.shared) return;
-    const { path, inode } = this.file;
-    for (const name of [path, path + hiddenSuffix]) {
-      if (statSync(name, { throwIfNoEntry: false })?.ino === inode) unlinkSync(name);
-    }
-  }
-
-  private rename(from: string, to: string): void {
-    if (this.file === null || this.shared) return;
-    const { path, inode } = this.file;
-    if (statSync(path + from, { throwIfNoEntry: false })?.ino === inode) {
-      renameSync(path + from, path + to);
-    }
-  }
-}
-
-function cannotListen(name: string, error: unknown): ListenError {
-  if (error instanceof ListenError) return error;
-  const reason = errorText(error);
-  const { code } = error as NodeJS.ErrnoException;
-  const advice = code !== undefined && Object.hasOwn(advices, code) ? advices[code] : undefined;
-  return new ListenError(`Cannot listen on '${name}': ${reason}${advice ?? ''}`, { cause: error });
-}
-
-/** What can be done, by the system's error. */
-const advices: Readonly<Record<string, string>> = {
-  EADDRINUSE: '; stop the program that listens there, or set another port',
-  EADDRNOTAVAIL: '; it must be an address of this host',
-  EACCES: '; see who may write to the directory, and that ports below 1024 are for root',
-  ENOENT: '; make the directory',
-};
-
-/** Removes a socket file that nobody listens on. Throws ListenError when somebody does. */
-async function removeStale(path: string): Promise<void> {
-  const there = statSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return;
-  if (!there.isSocket()) {
-    throw new ListenError(`Cannot listen on '${path}': it is no socket; remove it`);
-  }
-  if (await isListenedOn(path)) {
-    throw new ListenError(
-      `Cannot listen on '${path}': another process listens there; stop libvirtd or the other virtproxyd first`,
-    );
-  }
-  unlinkSync(path);
-}
-
-function isListenedOn(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createConnection({ path });
-    const answer = (value: boolean) => (): void => {
-      probe.destroy();
-      resolve(value);
-    };
-    probe.once('connect', answer(true));
-    // Only a refused connection means that nobody is there: a full queue belongs to somebody.
-    probe.once('error', (error: NodeJS.ErrnoException) => answer(error.code !== 'ECONNREFUSED')());
-  });
 }

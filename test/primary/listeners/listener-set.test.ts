@@ -4,7 +4,7 @@ import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ListenError } from '../../../lib/primary/listeners/listener.js';
+import { ListenError } from '../../../lib/primary/listeners/listen-error.js';
 import type { Connection } from '../../../lib/primary/listeners/listener.js';
 import type { PlannedListener } from '../../../lib/primary/listeners/listener-plan.js';
 import { ListenerSet } from '../../../lib/primary/listeners/listener-set.js';
