@@ -4,7 +4,7 @@ import type { WorkerSetup } from '../control/messages.js';
 import type { PreparedLogging } from '../logging/log-control.js';
 import { errorText } from '../error-text.js';
 import { adminSettingsOf } from './administration.js';
-import { clientLimits } from './clients/reception.js';
+import { clientLimits } from './clients/client-limits.js';
 import { underActivation } from './listeners/listener-plan.js';
 import type { PrimaryParts } from './parts.js';
 import { prepare } from './preparation.js';

@@ -1,4 +1,5 @@
 import {
+  beginsAnonymous,
   loginStages,
   type ClientIntroduction,
   type LoginStage,
@@ -7,6 +8,7 @@ import {
 import { transportTraits } from '../../control/transports.js';
 import type { Connection } from '../listeners/listener.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
+import { originOf } from './origin.js';
 
 /** A connection from its accepting to its end, whichever worker serves it. */
 export interface Client {
@@ -34,6 +36,30 @@ export interface Client {
   loggedIn: boolean;
   /** Null until a login has shown it. */
   identity: ProvenIdentity | null;
+}
+
+/** One that has just been accepted. */
+export function newClient(introduction: ClientIntroduction, connection: Connection): Client {
+  return {
+    introduction,
+    connectedAt: Date.now(),
+    hasSpoken: false,
+    nextCheck: 0,
+    connection,
+    worker: null,
+    origin: originOf(introduction),
+    silentSince: null,
+    stage: 'silent',
+    isBeingEvicted: false,
+    loggedIn: !beginsAnonymous(introduction),
+    identity: null,
+  };
+}
+
+/** Closes our copy of its connection, if there is one yet. */
+export function closeConnection(client: Client): void {
+  client.connection?.close();
+  client.connection = null;
 }
 
 /**

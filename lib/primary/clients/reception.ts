@@ -1,49 +1,30 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import type { Configuration } from '../../config/configuration.js';
-import {
-  beginsAnonymous,
-  type ClientIntroduction,
-  type ClientMessage,
-  type RefusalReason,
-  type Transport,
+import type {
+  ClientIntroduction,
+  ClientMessage,
+  RefusalReason,
+  Transport,
 } from '../../control/messages.js';
-import { transportTraits } from '../../control/transports.js';
+import { errorText } from '../../error-text.js';
 import type { Logger } from '../../logging/logger.js';
 import { Tally } from '../../logging/tally.js';
-import { isGone, withNews } from '../../native/hang-up.js';
-import { errorText } from '../../error-text.js';
+import { isGone } from '../../native/hang-up.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
-import { ClientRegistry, countOf, patience, type Census, type Client } from './client-registry.js';
-import { firstMessage, type FirstMessage } from './first-message.js';
-import type { Connection, HandleAddress, Listener } from '../listeners/listener.js';
-import { localPeer } from './local-peer.js';
-import { originOf } from './origin.js';
+import type { Connection, Listener } from '../listeners/listener.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
+import type { ClientLimits } from './client-limits.js';
+import { ClientQueue } from './client-queue.js';
+import {
+  ClientRegistry,
+  closeConnection,
+  newClient,
+  patience,
+  type Census,
+  type Client,
+} from './client-registry.js';
+import { introductionOf } from './introduction.js';
 
-/**
- * Source: max_clients, max_anonymous_clients and max_queued_clients of virtproxyd.conf, and
- * login_timeout.
- */
-export interface ClientLimits {
-  readonly maxClients: number;
-  /** 0: no limit. */
-  readonly maxAnonymousClients: number;
-  /** Accepted connections that may wait for a place. */
-  readonly maxQueuedClients: number;
-  /** Milliseconds that a client may take to log in. */
-  readonly loginTimeout: number;
-}
-
-export function clientLimits({ conf, cluster }: Configuration): ClientLimits {
-  return {
-    maxClients: conf.max_clients,
-    maxAnonymousClients: conf.max_anonymous_clients,
-    maxQueuedClients: Math.max(conf.max_queued_clients, 1),
-    loginTimeout: cluster.login_timeout * 1000,
-  };
-}
-
-/** Milliseconds between looks whether there is room for those that wait. */
+/** Milliseconds between checks whether there is room for those that wait. */
 const retryInterval = 50;
 
 /**
@@ -54,15 +35,6 @@ const keptPlaces = 1 / 4;
 
 /** Milliseconds for which a client is a newcomer. */
 const freshness = patience.handshake;
-
-/**
- * How many more than max_queued_clients may wait to be turned away, as a part of it. Whoever is
- * turned away may be back at once, and a thousand that do so would leave us time for nobody else.
- */
-const overflow = 1 / 2;
-
-/** How many of these are turned away in one look. */
-const turnedAwayAtOnce = 10;
 
 /** Gives a client to a worker; null when none is ready. */
 export type HandOver = (
@@ -79,8 +51,10 @@ export type HandOver = (
  */
 export class Reception {
   readonly clients = new ClientRegistry();
-  /** Accepted and not given to a worker yet, oldest first. */
-  private waiting: Client[] = [];
+  private readonly waiting = new ClientQueue(
+    () => this.limits,
+    () => this.onTurnedAway(),
+  );
   private readonly ownUid = process.geteuid?.() ?? 0;
   /** Connections accepted so far. */
   readonly accepted: Record<Transport, number> = { unix: 0, tcp: 0, tls: 0 };
@@ -123,7 +97,7 @@ export class Reception {
 
   /** Clients that were not given to a worker yet, oldest first. */
   get queue(): readonly Client[] {
-    return this.waiting;
+    return this.waiting.all;
   }
 
   /** A listener accepted a connection. */
@@ -134,26 +108,13 @@ export class Reception {
       connection.close();
       return;
     }
-    const client: Client = {
-      introduction,
-      connectedAt: Date.now(),
-      origin: originOf(introduction),
-      hasSpoken: false,
-      nextCheck: 0,
-      connection,
-      worker: null,
-      silentSince: null,
-      stage: 'silent',
-      isBeingEvicted: false,
-      loggedIn: !beginsAnonymous(introduction),
-      identity: null,
-    };
+    const client = newClient(introduction, connection);
     client.loggedIn ||= this.isOwn(client);
-    this.waiting.push(client);
+    this.waiting.add(client);
     // Of strangers many may come at once, and none of those that wait gets a place by their coming.
-    if (this.isInCrowd(client)) this.tryAgainLater();
+    if (this.mustSpeakFirst(client)) this.tryAgainLater();
     else this.serveWaiting();
-    this.turnAway();
+    this.waiting.shorten();
     this.changed();
   }
 
@@ -161,10 +122,10 @@ export class Reception {
   onWorkerNews(worker: WorkerProcess, message: ClientMessage): void {
     const client = this.clients.get(message.id);
     if (client?.worker !== worker) return;
-    const wasCrowded = this.isCrowded;
+    const werePlacesScarce = this.arePlacesScarce;
     switch (message.kind) {
       case 'taken':
-        closeOurs(client);
+        closeConnection(client);
         client.silentSince = Date.now();
         return;
       case 'standing':
@@ -178,11 +139,11 @@ export class Reception {
       case 'closed':
         if (message.refusal !== undefined) this.refused[message.refusal]++;
         if (message.refusal === 'gave_way') this.evicted.add();
-        closeOurs(client);
+        closeConnection(client);
         this.clients.remove(client);
         break;
     }
-    if (wasCrowded) this.serveSoon();
+    if (werePlacesScarce) this.serveSoon();
     else this.serveWaiting();
     this.changed();
   }
@@ -196,7 +157,7 @@ export class Reception {
       client.worker = null;
       if (client.connection !== null) orphans.push(client);
     }
-    this.waiting = [...orphans, ...this.waiting];
+    this.waiting.putFirst(orphans);
     this.serveWaiting();
     this.changed();
   }
@@ -207,7 +168,7 @@ export class Reception {
    */
   serveWaiting(): void {
     if (this.waiting.length === 0) return;
-    this.waiting = this.waiting.filter((client) => this.isInCrowd(client) || !this.serve(client));
+    this.waiting.removeIf((client) => !this.mustSpeakFirst(client) && this.serve(client));
     this.tryAgainLater();
   }
 
@@ -227,29 +188,29 @@ export class Reception {
   close(): void {
     if (this.retry !== null) clearTimeout(this.retry);
     if (this.soon !== null) clearImmediate(this.soon);
-    this.waiting.splice(0).forEach(closeOurs);
+    this.waiting.close();
   }
 
-  /** Whether the client is a stranger for whom another would have to go. */
-  private isInCrowd(client: Client): boolean {
-    return !client.loggedIn && this.isCrowded;
+  /** Whether the client gets a place only once its first message has arrived. */
+  private mustSpeakFirst(client: Client): boolean {
+    return !client.loggedIn && this.arePlacesScarce;
   }
 
   /**
-   * Lets strangers in who wait because as many are there as may be, and has others evicted for
-   * them. Only those count whose first message is there, as a real client sends it as soon as it is
-   * connected. Those of whom fewest are there come first, and then the newest, as the others have
-   * been waiting for long already.
+   * Lets anonymous clients in that have said something, while places are scarce, and has others
+   * evicted for them: a real client sends its first message as soon as it is connected. Those of
+   * whom fewest are there come first, and then the newest, as the others have been waiting for long
+   * already.
    */
-  private serveCrowd(): void {
-    const census = this.clients.census(this.waiting);
+  private serveSpeakers(): void {
+    const census = this.clients.census(this.waiting.all);
     const leaving = new Set<Client>();
     let onTheirWay = this.clients.evictingSize;
-    for (const client of this.strangersWithNews(census)) {
-      const first = this.firstMessageOf(client);
+    for (const client of this.waiting.anonymousWithNews(census)) {
+      const first = this.waiting.firstMessageOf(client);
       if (first === 'partial') continue;
       if (first === 'gone') {
-        closeOurs(client);
+        closeConnection(client);
         leaving.add(client);
       } else if (this.hasPlaceFor(client)) {
         if (!this.serve(client)) break;
@@ -260,33 +221,7 @@ export class Reception {
         break;
       }
     }
-    this.waiting = this.waiting.filter((client) => !leaving.has(client));
-  }
-
-  /**
-   * Strangers that wait and have sent something, or left, or waited for too long; those first that
-   * are to be served first.
-   */
-  private strangersWithNews(census: Census): Client[] {
-    const now = Date.now();
-    const due = this.waiting.filter(({ loggedIn, nextCheck }) => !loggedIn && nextCheck <= now);
-    const news = withNews(due.map(({ connection }) => connection?.fd ?? -1));
-    const since = now - this.limits.loginTimeout;
-    const strangers = due
-      .filter(({ connectedAt }, index) => news[index] === true || connectedAt < since)
-      .reverse();
-    if (census.size === 1) return strangers;
-    return strangers.sort((one, other) => countOf(one, census) - countOf(other, census));
-  }
-
-  /** Counts those as gone that have waited in vain for as long as a login may take. */
-  private firstMessageOf(client: Client): FirstMessage {
-    const { connection, introduction, connectedAt } = client;
-    if (connection === null || connectedAt < Date.now() - this.limits.loginTimeout) return 'gone';
-    const first = firstMessage(connection.fd, introduction.transport);
-    client.hasSpoken = first === 'whole';
-    if (first === 'partial') client.nextCheck = Date.now() + patience.silent;
-    return first;
+    this.waiting.removeIf((client) => leaving.has(client));
   }
 
   /** Whether the client needs no place in the queue any more. */
@@ -295,33 +230,33 @@ export class Reception {
     if (connection === null) return true;
     // Handing over takes a worker's time; of those that have waited many may have left.
     if (client.connectedAt < Date.now() - retryInterval && isGone(connection.fd)) {
-      closeOurs(client);
+      closeConnection(client);
       return true;
     }
-    const welcome = this.isOwn(client) || this.clients.size < this.limits.maxClients;
-    const worker = welcome ? this.handOver(introduction, connection) : null;
+    const isAllowed = this.isOwn(client) || this.clients.size < this.limits.maxClients;
+    const worker = isAllowed ? this.handOver(introduction, connection) : null;
     if (worker === null) return false;
     client.worker = worker;
     this.clients.add(client);
     return true;
   }
 
-  /** Whether strangers have to say something before they get a place. */
-  private get isCrowded(): boolean {
+  /** Whether anonymous clients have to say something before they get a place. */
+  private get arePlacesScarce(): boolean {
     const { maxAnonymousClients } = this.limits;
     return (
       maxAnonymousClients > 0 && this.placesLeft <= Math.floor(maxAnonymousClients * keptPlaces)
     );
   }
 
-  /** How many more strangers may be let in. */
+  /** How many more anonymous clients may be let in. */
   private get placesLeft(): number {
     return this.limits.maxAnonymousClients - this.clients.anonymousSize;
   }
 
-  /** Whether a stranger may be let in that has said something. */
+  /** Whether an anonymous client that has said something may be let in. */
   private hasPlaceFor({ connectedAt }: Client): boolean {
-    if (!this.isCrowded) return true;
+    if (!this.arePlacesScarce) return true;
     return connectedAt > Date.now() - freshness && this.placesLeft > 0;
   }
 
@@ -329,11 +264,11 @@ export class Reception {
     return local !== null && (local.uid === 0 || local.uid === this.ownUid);
   }
 
-  /** Looks at those that wait, but once for all that happens in one turn of the event loop. */
+  /** Serves those that wait, but once for all that happens in one turn of the event loop. */
   private serveSoon(): void {
     this.soon ??= setImmediate(() => {
       this.soon = null;
-      this.serveCrowd();
+      this.serveSpeakers();
       this.serveWaiting();
     });
   }
@@ -346,9 +281,9 @@ export class Reception {
     if (this.waiting.length === 0 || this.retry !== null) return;
     this.retry = setTimeout(() => {
       this.retry = null;
-      if (this.isCrowded) this.serveCrowd();
+      if (this.arePlacesScarce) this.serveSpeakers();
       this.serveWaiting();
-      this.turnSomeAway();
+      this.waiting.turnSomeAway();
     }, retryInterval);
   }
 
@@ -373,71 +308,19 @@ export class Reception {
     return true;
   }
 
-  /** Keeps the queue within its bound, but for those that are turned away in their time. */
-  private turnAway(): void {
-    const longest = this.limits.maxQueuedClients * (1 + overflow);
-    while (this.waiting.length > longest) this.turnOneAway();
-  }
-
-  private turnSomeAway(): void {
-    const { maxQueuedClients } = this.limits;
-    for (
-      let count = 0;
-      count < turnedAwayAtOnce && this.waiting.length > maxQueuedClients;
-      count++
-    ) {
-      this.turnOneAway();
-    }
-  }
-
-  private turnOneAway(): void {
-    for (const client of this.waiting.splice(this.longestInVain(), 1)) closeOurs(client);
+  private onTurnedAway(): void {
     this.refused.queue_full++;
     this.turnedAway.add();
   }
 
-  /**
-   * Where in the queue the one is that has waited in vain longest: who has said nothing that could
-   * be served, though it had time to, before all others.
-   */
-  private longestInVain(): number {
-    const since = Date.now() - patience.silent;
-    const silent = this.waiting.findIndex(
-      (client) =>
-        !client.hasSpoken && client.connectedAt <= since && this.firstMessageOf(client) !== 'whole',
-    );
-    return Math.max(silent, 0);
-  }
-
   private introduce(listener: Listener, connection: Connection): ClientIntroduction | null {
-    const { transport, auth, readOnly, name } = listener.settings;
-    const { isLocal } = transportTraits[transport];
     try {
-      return {
-        kind: 'client',
-        id: this.clients.nextId(),
-        transport,
-        auth,
-        readOnly,
-        local: isLocal ? localPeer(connection.fd) : null,
-        remoteAddress: isLocal ? null : saslAddress((its) => connection.getpeername?.(its)),
-        localAddress: isLocal ? null : saslAddress((its) => connection.getsockname?.(its)),
-      };
+      return introductionOf(this.clients.nextId(), listener.settings, connection);
     } catch (error) {
       const reason = errorText(error);
+      const { name } = listener.settings;
       this.log.debug(`a client of ${name} left before it could be identified: ${reason}`);
       return null;
     }
   }
-}
-
-function saslAddress(ask: (address: HandleAddress) => number | undefined): string {
-  const its: HandleAddress = {};
-  if (ask(its) !== 0) throw new Error('it has no address any more');
-  return `${its.address};${its.port}`;
-}
-
-function closeOurs(client: Client): void {
-  client.connection?.close();
-  client.connection = null;
 }

@@ -1,7 +1,8 @@
 import { closeSync, writeSync } from 'node:fs';
 import { expect } from 'chai';
 import type { PrimaryMessage } from '../../../lib/control/messages.js';
-import { Reception, type ClientLimits } from '../../../lib/primary/clients/reception.js';
+import type { ClientLimits } from '../../../lib/primary/clients/client-limits.js';
+import { Reception } from '../../../lib/primary/clients/reception.js';
 import type { Connection, Listener } from '../../../lib/primary/listeners/listener.js';
 import type { WorkerProcess } from '../../../lib/primary/workers/worker-process.js';
 import { headerLength } from '../../../lib/rpc/frame.js';
