@@ -80,7 +80,6 @@ export class SaslExchange {
   readonly #mechanisms: string;
   #state: State = 'listed';
   #userName = '';
-  #ssf = 0;
   #layer: SaslLayer | null = null;
 
   private constructor(server: SaslServer, options: SaslExchangeOptions, mechanisms: string) {
@@ -134,11 +133,6 @@ export class SaslExchange {
   /** The authenticated user; empty until complete. */
   get userName(): string {
     return this.#userName;
-  }
-
-  /** Strength of the layer in bits, 0 for none; 0 until complete. */
-  get ssf(): number {
-    return this.#ssf;
   }
 
   /** The layer for everything after the last reply; null when none was negotiated. */
@@ -214,7 +208,6 @@ export class SaslExchange {
     const userName = this.#server.userName();
     if (!userName) throw this.#fail('rejected', 'The SASL mechanism named no user');
     this.#userName = userName;
-    this.#ssf = ssf;
     this.#layer = layer;
   }
 

@@ -70,7 +70,6 @@ describe('auth/sasl (needs saslpasswd2)', () => {
       expect(exchange.mechanisms().split(',')).to.include(mechanism);
       await authenticate(exchange, newClient({ maxSsf: 256 }), mechanism);
       expect(exchange.userName).to.equal(environment.user);
-      expect(exchange.ssf).to.equal(0);
       expect(exchange.layer).to.be.null;
     });
   }
@@ -155,7 +154,7 @@ describe('auth/sasl (needs saslpasswd2)', () => {
       expect(exchange.mechanisms()).to.equal('DIGEST-MD5');
       const scram = await refusal(exchange.start('SCRAM-SHA-256', Buffer.from('n,,n=fred,r=x')));
       expect(scram.code).to.equal('mechanism');
-      const impossible = await refusal(open({ ...overTcp, minSsf: 1000 }));
+      const impossible = await refusal(open({ ...overTcp, minSsf: 129 }));
       expect(impossible.code).to.equal('unavailable');
       expect(impossible.detail).to.include('tcp_min_ssf');
     });
@@ -185,7 +184,8 @@ describe('auth/sasl (needs saslpasswd2)', () => {
     const withLayer = async (
       options: Partial<ClientOptions> = {},
     ): Promise<{ exchange: SaslExchange; client: SaslClient }> => {
-      const exchange = await open(overTcp);
+      // As strong as DIGEST-MD5's layers can be.
+      const exchange = await open({ ...overTcp, minSsf: 128 });
       const client = newClient({ maxSsf: 256, ...options });
       await authenticate(exchange, client, 'DIGEST-MD5');
       return { exchange, client };
@@ -196,7 +196,6 @@ describe('auth/sasl (needs saslpasswd2)', () => {
 
     it('carries 1 MiB both ways, however the stream is cut', async () => {
       const { exchange, client } = await withLayer();
-      expect(exchange.ssf).to.equal(128);
       const layer = exchange.layer!;
       const packets = layer.encode(content);
       expect(packets.length).to.be.above(15);
