@@ -50,7 +50,7 @@ export class Inheritance {
 }
 
 /** The new version did not come up; the old one goes on. */
-export class SuccessionError extends Error {
+class SuccessionError extends Error {
   readonly code = 'SUCCESSION';
 }
 
