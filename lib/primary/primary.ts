@@ -1,3 +1,8 @@
+/**
+ * The room of the primary process: its states, and what it is put together from. It decides which
+ * clients there may be and which worker has each, and does nothing for a client itself. What enters
+ * concerns the daemon as a whole; no byte of a client is read here, nor of a daemon.
+ */
 import type { Configuration } from '../config/configuration.js';
 import { homelessness } from '../config/paths.js';
 import type { LogControl } from '../logging/log-control.js';

@@ -1,3 +1,8 @@
+/**
+ * The room of clients as the primary sees them: who they are, who has a place, who waits and who is
+ * evicted. What enters holds for all clients of all workers together; what one client's bytes mean
+ * only its worker knows.
+ */
 import { setTimeout as pause } from 'node:timers/promises';
 import type {
   ClientIntroduction,

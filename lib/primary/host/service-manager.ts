@@ -1,3 +1,8 @@
+/**
+ * The room of the host around the daemon, a file for each of its sides: service manager, PID file,
+ * run directory, hooks, what a configuration needs of the host, the new version that takes over.
+ * What enters knows neither clients nor workers, and the primary puts it to use.
+ */
 import { DatagramSocket } from '../../native/datagram.js';
 
 /**

@@ -1,3 +1,8 @@
+/**
+ * The room of listening sockets: which there should be, opening, taking over and closing them, and
+ * accepting. What enters is about a socket before a client has come by it; who may come, and where
+ * to, is decided in clients.
+ */
 import type { Configuration } from '../../config/configuration.js';
 import { transportTraits } from '../../control/transports.js';
 import type { Logger } from '../../logging/logger.js';

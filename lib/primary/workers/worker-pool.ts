@@ -1,3 +1,7 @@
+/**
+ * The room of worker processes: starting, replacing and draining them, generations, their health.
+ * What enters is about a process and the messages to it; of clients it knows how many there are.
+ */
 import type { Worker as ClusterWorker } from 'node:cluster';
 import type { ClientIntroduction, WorkerSetup } from '../../control/messages.js';
 import type { RestartReason, WorkerBounds } from '../../control/workers.js';
