@@ -49,7 +49,7 @@ const maxClients = 20_000;
 /** HAProxy wants two descriptors for each at its start. */
 const relayClients = 8000;
 
-const ourProgram = fileURLToPath(new URL('../peers/run-proxy.js', import.meta.url));
+const ourProgram = fileURLToPath(new URL('../../../bin/virtproxyd', import.meta.url));
 
 export const direct: Competitor = {
   name: 'direct',

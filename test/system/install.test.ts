@@ -160,7 +160,7 @@ describe('conf/install', function () {
     const [edited = '', untouched = ''] = samples;
     await appendFile(at(edited), 'max_clients = 7\n');
     await writeFile(
-      at('/usr/local/lib/virtproxyd/program/dist/lib/gone.js'),
+      at('/usr/local/lib/virtproxyd/program/dist/bundle/gone.js'),
       'of an older version',
     );
     // As if the earlier version had had another sample.
@@ -171,7 +171,7 @@ describe('conf/install', function () {
     expect(said.filter((line) => line.startsWith('kept')).join()).to.include(edited);
     expect(await readFile(at(edited), 'utf8')).to.match(/max_clients = 7\n$/);
     expect(await readFile(at(untouched), 'utf8')).not.to.include('# Old settings');
-    expect(existsSync(at('/usr/local/lib/virtproxyd/current/dist/lib/gone.js'))).to.be.false;
+    expect(existsSync(at('/usr/local/lib/virtproxyd/current/dist/bundle/gone.js'))).to.be.false;
 
     const removed = await install('uninstall');
     expect(removed).to.include(`kept       ${edited}, which was changed`);

@@ -51,7 +51,7 @@ describe(`npm pack${obstacle === null ? '' : ` (${obstacle})`}`, function () {
       { filename: string; files: { path: string }[] },
     ];
     const paths = files.map(({ path }) => path);
-    expect(paths).to.include.members(['bin/virtproxyd', 'dist/lib/cli/main.js', 'LICENSE']);
+    expect(paths).to.include.members(['bin/virtproxyd', 'dist/bundle/cli/main.js', 'LICENSE']);
     expect(paths.filter((path) => /^(dist\/test|test|lib|node_modules)\//.test(path))).to.be.empty;
 
     const prefix = join(directory, 'prefix');
