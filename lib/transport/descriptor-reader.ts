@@ -4,6 +4,7 @@ import { receive } from '../native/descriptor-passing.js';
 import { NativeError } from '../native/error.js';
 import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import type { DescriptorReceiver } from './descriptor-passage.js';
+import { readBuffer } from './read-buffer.js';
 
 /** What node's handle of a socket can do besides; its types do not name it. */
 export interface ReadableHandle {
@@ -13,9 +14,6 @@ export interface ReadableHandle {
   useUserBuffer(buffer: Buffer): void;
   readStop(): void;
 }
-
-/** One for all sockets, as long as nobody keeps a view of it beyond `received`. */
-let readBuffer: Buffer | undefined;
 
 /**
  * Reads from a UNIX socket with recvmsg(2) from now on. libuv does not read where there is no room:
@@ -27,12 +25,11 @@ export function readDescriptors(
   handle: ReadableHandle,
   receiver: DescriptorReceiver,
 ): void {
-  const buffer = (readBuffer ??= Buffer.allocUnsafeSlow(64 * 1024));
   handle.useUserBuffer(Buffer.alloc(0));
   handle.onread = () => {
     let received;
     try {
-      received = receive(handle.fd, buffer, 0, buffer.length);
+      received = receive(handle.fd, readBuffer, 0, readBuffer.length);
     } catch (error) {
       socket.destroy(error instanceof NativeError ? readError(error) : (error as Error));
       return;
@@ -45,7 +42,7 @@ export function readDescriptors(
       socket.read(0);
       return;
     }
-    receiver.received(buffer.subarray(0, received.bytes), received.descriptors);
+    receiver.received(readBuffer.subarray(0, received.bytes), received.descriptors);
   };
 }
 

@@ -1,15 +1,17 @@
 import { createConnection, Socket, type OnReadOpts } from 'node:net';
 import { hasHungUp } from '../native/hang-up.js';
+import { raiseSendBuffer } from '../native/send-buffer.js';
 import { sendNow } from '../native/send-now.js';
 import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
 import type { DescriptorPassage } from './descriptor-passage.js';
+import { readBuffer } from './read-buffer.js';
 import { SocketPassage } from './socket-passage.js';
 
 /**
- * One read buffer for all sockets of the process: the kernel fills it, the listener uses it, and
- * nobody else reads in between, since reading and the listener's call happen in one go.
+ * What a UNIX socket may queue, in the kernel's way of counting, once a write did not fit: two of
+ * the frames of 256 KiB in which libvirt sends a volume. TCP sets its own.
  */
-const readBuffer = Buffer.allocUnsafeSlow(64 * 1024);
+const raisedSendBuffer = 512 * 1024;
 
 /**
  * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
@@ -53,6 +55,7 @@ export function endInTime(socket: Socket): void {
 export class SocketStream implements ByteStream {
   readonly separatesFrames = false;
   private listener: StreamListener | null = null;
+  private isRaised = false;
   /** The socket's number while it is open. */
   readonly fd: number;
   /** Made when it is asked for. */
@@ -148,8 +151,17 @@ export class SocketStream implements ByteStream {
       this.socketPassage.write(Buffer.from(bytes.subarray(start, end)));
       return;
     }
-    const next = socket.writableLength > 0 ? start : start + sendNow(this.fd, bytes, start, end);
+    const next = socket.writableLength > 0 ? start : this.sendNow(bytes, start, end);
     if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
+  }
+
+  /** What the kernel takes at once, up to the index returned. */
+  private sendNow(bytes: Buffer, start: number, end: number): number {
+    const next = start + sendNow(this.fd, bytes, start, end);
+    if (next === end || this.isRaised || !this.passesDescriptors) return next;
+    this.isRaised = true;
+    raiseSendBuffer(this.fd, raisedSendBuffer);
+    return next + sendNow(this.fd, bytes, next, end);
   }
 
   pause(): void {
