@@ -14,6 +14,12 @@ import { SocketPassage } from './socket-passage.js';
 const raisedSendBuffer = 512 * 1024;
 
 /**
+ * Node tells that all is with the kernel only after this many bytes have waited: here, whenever any
+ * have.
+ */
+const writableHighWaterMark = 1;
+
+/**
  * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
  * another process.
  */
@@ -89,7 +95,7 @@ export class SocketStream implements ByteStream {
     const reader = new Reader();
     // `handle` is how node's own server makes a Socket of an accepted connection; its types do not
     // name it.
-    const options = { handle, pauseOnCreate: true, onread: reader.options };
+    const options = { handle, pauseOnCreate: true, onread: reader.options, writableHighWaterMark };
     const stream = new SocketStream(new Socket(options as never), passesDescriptors);
     reader.stream = stream;
     return stream;
@@ -101,7 +107,9 @@ export class SocketStream implements ByteStream {
   static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
     const reader = new Reader();
-    const socket = createConnection({ path, onread: reader.options });
+    // Its types do not name `writableHighWaterMark`, which it gives to the Socket it makes.
+    const options = { path, onread: reader.options, writableHighWaterMark };
+    const socket = createConnection(options);
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error): void => {
         socket.off('connect', connected);
@@ -128,6 +136,10 @@ export class SocketStream implements ByteStream {
 
   get queuedBytes(): number {
     return this.socket.writableLength + (this.socketPassage?.queuedBytes ?? 0);
+  }
+
+  get isFull(): boolean {
+    return this.queuedBytes > 0;
   }
 
   get passage(): DescriptorPassage | null {
