@@ -2,7 +2,7 @@ import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
 import { checkConfiguration, type Inspection } from '../config/check.js';
 import { readConfiguration, type ConfigurationOptions } from '../config/configuration.js';
-import { ConfigError } from '../config/errors.js';
+import { ConfigError, type ConfigProblem } from '../config/errors.js';
 import { homeDirectory, modeOf } from '../config/paths.js';
 import { inheritedSockets } from '../primary/listeners/socket-activation.js';
 import { Inheritance } from '../primary/host/succession.js';
@@ -88,10 +88,25 @@ async function inspection(): Promise<Inspection> {
   const { inspectAccess } = await import('../auth/rights-check.js');
   const { inspectPriority } = await import('../auth/tls-priority-check.js');
   const accounts = await import('../native/accounts.js');
+  const { workerUserOf } = await import('../primary/host/worker-user.js');
   return (configuration) => {
     const { problems, warnings } = inspectPriority(configuration);
-    return { problems, warnings: [...warnings, ...inspectAccess(configuration, accounts)] };
+    return {
+      problems: [...problems, ...problemsOf(() => workerUserOf(configuration))],
+      warnings: [...warnings, ...inspectAccess(configuration, accounts)],
+    };
   };
+}
+
+/** What keeps `check` from succeeding. */
+function problemsOf(check: () => unknown): readonly ConfigProblem[] {
+  try {
+    check();
+    return [];
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
 }
 
 function configurationOptions({ config }: CommandLine): ConfigurationOptions {

@@ -65,6 +65,18 @@ export const CLUSTER_KEYS = {
       parse: workerCount,
       help: 'The number of worker processes. auto means one for each core, but at most 4.',
     },
+    worker_user: {
+      type: 'user',
+      default: null,
+      example: 'virtproxyd',
+      parse: account,
+      help:
+        'The user, by name or number, that worker processes run as, with its primary group alone: ' +
+        'they are what reads the bytes of strangers. It must be able to read the program and what ' +
+        'SASL logins need; nobody else should run as this user. Without it workers run as root. In ' +
+        'session mode they run as the user of the session, and this is ignored. The hooks of the ' +
+        'daemon cannot gain privileges then, by way of sudo for instance.',
+    },
     drain_timeout: {
       type: 'seconds',
       default: '0',

@@ -1,7 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { type ClusterFile, parseClusterIni } from './cluster-ini.js';
-import { ConfigError, type ConfigProblem, dormantWarning, isInForce, problemAt } from './errors.js';
+import {
+  ConfigError,
+  type ConfigProblem,
+  dormantWarning,
+  isInForce,
+  problemAt,
+  withPlace,
+} from './errors.js';
 import { parseConf } from './grammar.js';
 import type { ConfKey, ConfSettings } from './keys.js';
 import {
@@ -131,10 +138,19 @@ export function inspectConfiguration(options: ConfigurationOptions): InspectedCo
       ...checked.warnings,
       ...dormant.map(dormantWarning),
       ...findDangers(checked, configFile, mode, cluster.access),
+      ...unheeded(cluster, clusterFile, mode),
       ...cluster.warnings,
     ],
   };
   return { configuration, problems };
+}
+
+/** Warns of what only the system's daemon heeds. */
+function unheeded({ cluster, lines }: ClusterFile, file: string, mode: Mode): string[] {
+  const key = 'worker_user';
+  if (mode === 'system' || cluster[key] === null) return [];
+  const place = { file, line: lines[`cluster.${key}`] ?? null, key };
+  return [withPlace(place, `${key} has no effect in session mode.`)];
 }
 
 function unreadable(file: string, code: string): ConfigProblem {

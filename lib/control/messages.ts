@@ -4,6 +4,7 @@ import type { WorkerLogging } from '../logging/log-control.js';
 import type { LogRecord } from '../logging/logger.js';
 import { transportTraits, type Transport } from './transports.js';
 import type { WorkerReport } from './worker-report.js';
+import type { WorkerUser } from './workers.js';
 
 /** All that primary and workers say to each other, as JSON values. */
 
@@ -54,6 +55,8 @@ export function beginsAnonymous({ transport, auth }: ClientIntroduction): boolea
 export interface WorkerSetup {
   readonly configuration: Configuration;
   readonly logging: WorkerLogging;
+  /** Whom it must run as; null for the user of the primary. */
+  readonly user: WorkerUser | null;
 }
 
 /** Over the control channel, primary to worker. */

@@ -4,6 +4,12 @@ export interface WorkerBounds {
   readonly maxWorkers: number;
 }
 
+/** User and group that workers run as. */
+export interface WorkerUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /**
  * Why a worker was replaced: it ended by itself, its event loop hung, it used more than
  * max_worker_memory, or SASL logins had used up its thread keys.

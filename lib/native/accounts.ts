@@ -39,7 +39,8 @@ const getgrouplist = libcFunction<
   (user: string, group: number, groups: Buffer, count: Buffer) => number
 >('int getgrouplist(const char *user, uint32_t group, void *groups, void *count)');
 
-interface Account {
+/** A user or a group as the databases have it. */
+export interface Account {
   readonly name: string;
   readonly id: number;
   /** A user's primary group; without meaning for a group. */
@@ -120,6 +121,17 @@ export const userId = cached(
   (name: string) => find('getpwnam_r', getpwnam, name)?.id ?? null,
   false,
 );
+
+/**
+ * The user with this number, if it is one, or else with this name; null when there is none. Blocks
+ * while NSS asks, each time.
+ * @throws {NativeError} as {@link userName}
+ */
+export function findUser(user: string): Account | null {
+  return /^[0-9]+$/.test(user)
+    ? find('getpwuid_r', getpwuid, Number(user))
+    : find('getpwnam_r', getpwnam, user);
+}
 
 /** The number of the group called `name`; otherwise as {@link userId}. */
 export const groupId = cached(

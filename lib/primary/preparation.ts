@@ -1,7 +1,6 @@
 import type { Configuration } from '../config/configuration.js';
-import type { CertificateExpiry } from '../control/certificates.js';
 import type { MetricsService } from '../metrics/metrics-service.js';
-import { checkPrerequisites } from './host/prerequisites.js';
+import { checkPrerequisites, type Prerequisites } from './host/prerequisites.js';
 import { makeRunDirectory } from './host/run-directory.js';
 import { planListeners } from './listeners/listener-plan.js';
 import type { PrimaryParts } from './parts.js';
@@ -10,8 +9,7 @@ import type { PrimaryParts } from './parts.js';
  * What is ready for a configuration, beside the listeners, which keep what was prepared to
  * themselves.
  */
-export interface Prepared {
-  readonly certificates: CertificateExpiry | null;
+export interface Prepared extends Prerequisites {
   readonly metrics: MetricsService | null;
 }
 
@@ -24,11 +22,11 @@ export async function prepare(
   configuration: Configuration,
 ): Promise<Prepared> {
   const { listeners } = parts.entrance;
-  const certificates = await checkPrerequisites(configuration, parts.log);
+  const prerequisites = await checkPrerequisites(configuration, parts.log);
   const metrics = await metricsFor(parts, configuration);
   makeRunDirectory(configuration);
   await listeners.prepare(await planListeners(configuration, listeners.activated));
-  return { certificates, metrics };
+  return { ...prerequisites, metrics };
 }
 
 /** Its program is loaded only where it is needed. */

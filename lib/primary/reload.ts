@@ -103,8 +103,8 @@ export class Reload {
     const { parts } = this;
     const { admin, entrance, log, observation, pool, reception } = parts;
     const { listeners } = entrance;
-    const setup: WorkerSetup = { configuration, logging: logChange.forWorkers };
-    const { certificates, metrics } = await prepare(parts, configuration);
+    const { certificates, user, metrics } = await prepare(parts, configuration);
+    const setup: WorkerSetup = { configuration, logging: logChange.forWorkers, user };
     let first: WorkerProcess;
     try {
       first = await pool.prepare(setup);

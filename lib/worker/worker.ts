@@ -24,6 +24,7 @@ import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
 import { tooManyOpenFiles } from './daemon/errors.js';
 import { DaemonRestarts } from './daemon/restarts.js';
 import { CallMeter } from './reports/call-meter.js';
+import { assertRunsAs } from './own-user.js';
 import { LogSender } from './reports/log-sender.js';
 import { Reporter } from './reports/reporter.js';
 
@@ -85,7 +86,8 @@ export class Worker {
    * TlsPriorityError.
    */
   static async start(setup: WorkerSetup, channel: Channel): Promise<Worker> {
-    const { configuration } = setup;
+    const { configuration, user } = setup;
+    if (user !== null) assertRunsAs(user);
     if (!configuration.conf.listen_tls) return new Worker(setup, channel, null);
     // It takes its time to load, which most hosts need not spend.
     const { TlsReception } = await import('./client/tls-handshake.js');

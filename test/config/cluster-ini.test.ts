@@ -18,6 +18,7 @@ describe('virtproxyd-cluster.ini', () => {
     expect(DEFAULTS).to.deep.equal({
       cluster: {
         workers: Math.min(availableParallelism(), 4),
+        worker_user: null,
         drain_timeout: 0,
         stop_timeout: 5,
         login_timeout: 30,
@@ -61,10 +62,13 @@ read_only_users = prometheus
 read_only_users[] = "1005"
 read_only_addresses = 192.0.2.0/24
 read_only_listeners[] = tcp  tls
+[cluster]
+worker_user = virtproxyd
 `;
     expect(parse(text)).to.deep.equal({
       cluster: {
         workers: 3,
+        worker_user: 'virtproxyd',
         drain_timeout: 2.5,
         stop_timeout: 1,
         login_timeout: 10,
@@ -103,6 +107,7 @@ read_only_listeners[] = tcp  tls
         'access.read_only_users': 21,
         'access.read_only_addresses': 23,
         'access.read_only_listeners': 24,
+        'cluster.worker_user': 26,
       },
       problems: [],
       warnings: [],
@@ -114,6 +119,8 @@ read_only_listeners[] = tcp  tls
     ['cluster', 'workers = many', /workers must be auto/],
     ['cluster', 'workers =', /workers must be auto/],
     ['cluster', 'workers = true', /not "true"/],
+    ['cluster', 'worker_user =', /worker_user must not be empty/],
+    ['cluster', 'worker_user = 4294967295', /worker_user must be a name or a number below/],
     ['cluster', 'drain_timeout = -1', /seconds, not "-1"/],
     ['cluster', 'stop_timeout = 3000000', /seconds/],
     ['cluster', 'login_timeout = 0', /from 0.1/],

@@ -201,6 +201,12 @@ describe('configuration', () => {
     expect(warningsOf(open)).to.equal('');
   });
 
+  it('warns of worker_user in session mode alone', () => {
+    writeFileSync(clusterFile, '[cluster]\n\nworker_user = nobody\n');
+    expect(warningsOf('')).to.equal(`${clusterFile}:3: worker_user has no effect in session mode.`);
+    expect(warningsOf('', { mode: 'system', configFile: confFile })).to.equal('');
+  });
+
   describe('--check-config', () => {
     it('says that all is well', () => {
       write('max_clients = 30\n', '');

@@ -5,26 +5,38 @@ import type { ConfKey } from '../../config/keys.js';
 import { type TlsFiles, tlsFiles } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 import type { CertificateExpiry } from '../../control/certificates.js';
+import type { WorkerUser } from '../../control/workers.js';
 import * as accounts from '../../native/accounts.js';
+import { workerUserOf } from './worker-user.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
 // TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need
 // neither.
 
+/** What the host has for a configuration. */
+export interface Prerequisites {
+  /** The end of the certificates; null without TLS. */
+  readonly certificates: CertificateExpiry | null;
+  /** Whom workers run as; null is the user of the primary. */
+  readonly user: WorkerUser | null;
+}
+
 /**
- * Rejects with ConfigError for what workers would stumble over: the TLS files, or a missing
- * libsasl2. Logs what works but deserves a look. Gives the end of the certificates, null without
- * TLS.
+ * Rejects with ConfigError for what workers would stumble over: their user, the TLS files, or a
+ * missing libsasl2. Logs what works but deserves a look.
  */
 export async function checkPrerequisites(
   configuration: Configuration,
   log: Logger,
-): Promise<CertificateExpiry | null> {
-  const expiry = configuration.conf.listen_tls ? await checkTlsFiles(configuration, log) : null;
+): Promise<Prerequisites> {
+  const user = workerUserOf(configuration);
+  const certificates = configuration.conf.listen_tls
+    ? await checkTlsFiles(configuration, log)
+    : null;
   await checkSasl(configuration);
   for (const line of inspectAccess(configuration, accounts)) log.warning(line);
-  return expiry;
+  return { certificates, user };
 }
 
 /**

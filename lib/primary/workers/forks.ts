@@ -1,7 +1,9 @@
 import cluster, { type Worker as ClusterWorker } from 'node:cluster';
-import { fileURLToPath } from 'node:url';
 import throng from 'throng';
 import { openSslConfiguration } from '../../auth/session-tickets.js';
+import { workerProgram } from '../../control/worker-program.js';
+import type { WorkerUser } from '../../control/workers.js';
+import { renounceNewPrivileges } from '../../native/privileges.js';
 import { workerStdio } from './worker-process.js';
 
 /** Who is told of processes that come and go. */
@@ -12,14 +14,14 @@ export interface ForkEvents {
   onDisconnect(process: ClusterWorker): void;
 }
 
-/** Where worker processes come from. */
+/** Where worker processes come from. They run as `user`; null is the primary's own. */
 export interface Forks {
   /** Forks `count` processes, and tells of them and of those to come. */
-  start(count: number, events: ForkEvents): Promise<void>;
+  start(count: number, user: WorkerUser | null, events: ForkEvents): Promise<void>;
   /** Forks one more. */
-  fork(): ClusterWorker;
+  fork(user: WorkerUser | null): ClusterWorker;
   /** Forks one in place of one that has left the cluster, unless stopped. */
-  replace(): void;
+  replace(user: WorkerUser | null): void;
   /** Replaces no more. */
   stop(): void;
 }
@@ -34,18 +36,34 @@ const stopSignal = 'SIGURG';
 /** A day: throng's own end of patience must never come, since the primary bounds a stop itself. */
 const throngGrace = 86_400_000;
 
+/**
+ * Has processes forked from now on begin as `user`: libuv gives up all groups, group and user, and
+ * with them all capabilities, before it executes the program. That they can gain none is inherited
+ * from this process, since only what it had at the fork holds for all threads of the new one.
+ */
+function runAs(user: WorkerUser | null): void {
+  if (user !== null) renounceNewPrivileges();
+  // Node takes signed numbers of 32 bits, and hands them on as they are.
+  const ids = user === null ? ownIds : { uid: user.uid | 0, gid: user.gid | 0 };
+  cluster.setupPrimary(ids);
+}
+
+/** Those of this process; the types do not know that undefined takes them back. */
+const ownIds = { uid: undefined, gid: undefined } as unknown as { uid: number; gid: number };
+
 /** Processes of Node.js's cluster, which throng forks. */
 export class ThrongForks implements Forks {
   /** throng's: forks another. */
   private revive: (() => void) | null = null;
 
-  async start(count: number, events: ForkEvents): Promise<void> {
+  async start(count: number, user: WorkerUser | null, events: ForkEvents): Promise<void> {
     cluster.setupPrimary({
-      exec: fileURLToPath(new URL('../../worker/main.js', import.meta.url)),
+      exec: workerProgram,
       args: [],
       execArgv: [...process.execArgv, `--openssl-config=${openSslConfiguration}`],
       stdio: [...workerStdio],
     });
+    runAs(user);
     cluster.on('fork', (process) => events.onFork(process));
     const before = cluster.listeners('disconnect');
     const running = throng({
@@ -67,11 +85,13 @@ export class ThrongForks implements Forks {
     await running;
   }
 
-  fork(): ClusterWorker {
+  fork(user: WorkerUser | null): ClusterWorker {
+    runAs(user);
     return cluster.fork();
   }
 
-  replace(): void {
+  replace(user: WorkerUser | null): void {
+    runAs(user);
     this.revive?.();
   }
 

@@ -4,7 +4,7 @@
  */
 import type { Worker as ClusterWorker } from 'node:cluster';
 import type { ClientIntroduction, WorkerSetup } from '../../control/messages.js';
-import type { RestartReason, WorkerBounds } from '../../control/workers.js';
+import type { RestartReason, WorkerBounds, WorkerUser } from '../../control/workers.js';
 import type { WorkerLogging } from '../../logging/log-control.js';
 import type { Logger } from '../../logging/logger.js';
 import { openFilesLimit } from '../../native/descriptors.js';
@@ -85,7 +85,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     const started = new Promise<void>((resolve, reject) => {
       this.starting = { resolve, reject };
     });
-    await Promise.all([this.forks.start(count, this), started]);
+    await Promise.all([this.forks.start(count, setup.user, this), started]);
   }
 
   /** Those that are alive: spare and draining ones included. */
@@ -124,8 +124,9 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
    */
   async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
     this.ensureRunning();
-    const spare = [...this.workers].find(({ state }) => state === 'spare');
-    const worker = spare ?? this.adopt(this.forks.fork());
+    // Spares run as the user of the configuration in force.
+    const spare = this.keepsUser(setup) ? this.spares[0] : undefined;
+    const worker = spare ?? this.adopt(this.forks.fork(setup.user));
     worker.configure(setup, this.generation + 1);
     if (!(await worker.untilReady())) {
       const sentence = `worker ${worker.pid} of the new generation ended before it was ready`;
@@ -137,6 +138,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** Makes the generation of a prepared worker the current one and drains all others. */
   renew(first: WorkerProcess, setup: WorkerSetup, count: number): void {
+    if (!this.keepsUser(setup)) for (const spare of this.spares) spare.discard();
     this.setup = setup;
     this.generation = first.generation;
     this.setTarget(count);
@@ -150,7 +152,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
       if (worker.generation !== this.generation && worker.state !== 'spare') worker.drain(seconds);
     }
     // Those that drain are replaced as they leave the cluster; only a higher number needs more.
-    for (let there = staying.length; there < count; there++) this.forks.fork();
+    for (let there = staying.length; there < count; there++) this.forks.fork(setup.user);
     this.fill();
   }
 
@@ -180,7 +182,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
       .slice(0, Math.max(this.live.length - this.target, 0));
     const seconds = this.setup?.configuration.cluster.drain_timeout ?? 0;
     for (const worker of surplus) worker.drain(seconds);
-    for (let there = this.available; there < this.target; there++) this.forks.fork();
+    for (let there = this.available; there < this.target; there++) this.forks.fork(this.user);
     this.fill();
   }
 
@@ -283,7 +285,20 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** How many workers there are once all spares have been configured. */
   private get available(): number {
-    return this.live.length + [...this.workers].filter(({ state }) => state === 'spare').length;
+    return this.live.length + this.spares.length;
+  }
+
+  private get spares(): WorkerProcess[] {
+    return [...this.workers].filter(({ state }) => state === 'spare');
+  }
+
+  /** Whom workers of the configuration in force run as. */
+  private get user(): WorkerUser | null {
+    return this.setup?.user ?? null;
+  }
+
+  private keepsUser({ user }: WorkerSetup): boolean {
+    return this.user?.uid === user?.uid && this.user?.gid === user?.gid;
   }
 
   private setTarget(count: number): void {
@@ -294,7 +309,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** To be called for each worker that has left the cluster; it may have been one too many. */
   private replace(): void {
-    if (this.available < this.target) this.forks.replace();
+    if (this.available < this.target) this.forks.replace(this.user);
   }
 
   private ensureRunning(): void {

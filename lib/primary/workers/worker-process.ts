@@ -186,6 +186,13 @@ export class WorkerProcess {
     this.process.disconnect();
   }
 
+  /** Ends a spare that will be given nothing to do, and that nothing takes the place of. */
+  discard(): void {
+    this.left = true;
+    this.current = 'gone';
+    this.kill();
+  }
+
   kill(): void {
     this.process.process.kill('SIGKILL');
   }

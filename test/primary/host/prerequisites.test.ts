@@ -30,7 +30,7 @@ describe('primary/host/prerequisites', () => {
   };
 
   it('has nothing to say of certificates where TLS is off', async () => {
-    expect(await check('ca_file = "/nonexistent"\n')).to.equal(null);
+    expect((await check('ca_file = "/nonexistent"\n')).certificates).to.equal(null);
   });
 
   const title = 'gives the ends of the certificates, and names the key of a file that is missing';
@@ -44,9 +44,9 @@ describe('primary/host/prerequisites', () => {
         `listen_tls = 1\n${Object.entries(given)
           .map(([key, file]) => `${key} = "${file}"\n`)
           .join('')}`;
-      const expiry = await check(confOf(files));
-      expect(expiry?.server).to.be.above(Date.now());
-      expect(expiry?.ca).to.be.above(Date.now());
+      const { certificates } = await check(confOf(files));
+      expect(certificates?.server).to.be.above(Date.now());
+      expect(certificates?.ca).to.be.above(Date.now());
       for (const [index, key] of Object.keys(files).entries()) {
         const fault = await faultOf(confOf({ ...files, [key]: '/nonexistent' }));
         expect(fault).to.include(`virtproxyd.conf:${index + 2}: ${key}: `);

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { createInterface } from 'node:readline';
 import { duplexPair, PassThrough, type Duplex } from 'node:stream';
 import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
+import type { WorkerUser } from '../../../lib/control/workers.js';
 import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
 
 /**
@@ -21,6 +22,7 @@ export class FakeProcess {
   constructor(
     private readonly events: () => ForkEvents,
     readonly pid: number,
+    readonly user: WorkerUser | null,
     isObedient: boolean,
   ) {
     const [ours, theirs] = duplexPair();
@@ -66,23 +68,23 @@ export class FakeForks implements Forks {
   isStopped = false;
   private events: ForkEvents | null = null;
 
-  start(count: number, events: ForkEvents): Promise<void> {
+  start(count: number, user: WorkerUser | null, events: ForkEvents): Promise<void> {
     this.events = events;
-    for (let index = 0; index < count; index++) this.fork();
+    for (let index = 0; index < count; index++) this.fork(user);
     return Promise.resolve();
   }
 
-  fork(): ClusterWorker {
+  fork(user: WorkerUser | null): ClusterWorker {
     const events = (): ForkEvents => this.events!;
-    const process = new FakeProcess(events, this.processes.length + 1, this.areObedient);
+    const process = new FakeProcess(events, this.processes.length + 1, user, this.areObedient);
     this.processes.push(process);
     // As the cluster module does.
     setImmediate(() => events().onFork(process.cluster));
     return process.cluster;
   }
 
-  replace(): void {
-    if (!this.isStopped) this.fork();
+  replace(user: WorkerUser | null): void {
+    if (!this.isStopped) this.fork(user);
   }
 
   stop(): void {

@@ -11,7 +11,10 @@ describe('primary/workers/worker-pool', () => {
   let pool: WorkerPool;
   let lines: string[];
   let lost: number[];
-  const setup = { configuration: { cluster: { drain_timeout: 7 } } } as unknown as WorkerSetup;
+  const setup = {
+    configuration: { cluster: { drain_timeout: 7 } },
+    user: null,
+  } as unknown as WorkerSetup;
 
   beforeEach(() => {
     forks = new FakeForks();
@@ -119,6 +122,20 @@ describe('primary/workers/worker-pool', () => {
     expect(pool.currentGeneration).to.equal(1);
     expect(pool.restarts.crash).to.equal(0);
     expect(states()).to.include({ 1: 'ready' });
+  });
+
+  it('gives a new generation workers of its user, and the old one those of its own meanwhile', async () => {
+    await start(1);
+    const user = { uid: 1, gid: 2 };
+    const changed = { ...setup, user };
+    const first = await pool.prepare(changed);
+    forks.processes[0]?.die();
+    await become({ 2: 'ready', 3: 'ready' });
+    forks.fork(null);
+    await become({ 2: 'ready', 3: 'ready', 4: 'spare' });
+    pool.renew(first, changed, 2);
+    await become({ 2: 'ready', 3: 'draining', 5: 'ready' });
+    expect(forks.processes.map((each) => each.user)).to.deep.equal([null, user, null, null, user]);
   });
 
   it('has more or fewer workers when its bounds change', async () => {
