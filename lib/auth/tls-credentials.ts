@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate, constants, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createSecureContext, type SecureContext, type TlsOptions } from 'node:tls';
-import type { TlsFiles } from '../config/paths.js';
+import type { TlsContents, TlsFiles } from '../config/paths.js';
 import {
   certificateFields,
   issuerOf,
@@ -76,11 +76,17 @@ export interface TlsCredentials {
   readonly warnings: readonly string[];
 }
 
+const mebibyte = 1024 ** 2;
+
+/**
+ * What each file is, the key that names it, and the most bytes it may have: a message to a worker
+ * has all four.
+ */
 const fileKeys = {
-  ca: ['CA certificate', 'ca_file'],
-  crl: ['certificate revocation list', 'crl_file'],
-  cert: ['server certificate', 'cert_file'],
-  key: ['private key', 'key_file'],
+  ca: ['CA certificate', 'ca_file', 2 * mebibyte],
+  crl: ['certificate revocation list', 'crl_file', 8 * mebibyte],
+  cert: ['server certificate', 'cert_file', mebibyte],
+  key: ['private key', 'key_file', mebibyte],
 } as const;
 
 /**
@@ -90,19 +96,32 @@ const fileKeys = {
  */
 const alwaysOff = constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION;
 
+/** Reads the TLS files. Throws TlsCredentialsError: `unreadable`, or `unparsable` for its size. */
+export function readTlsFiles(files: TlsFiles): TlsContents {
+  const { ca, crl, cert, key } = files;
+  const text = {
+    ca: readFile(ca, 'ca'),
+    crl: crl === null ? null : readFile(crl, 'crl'),
+    cert: readFile(cert, 'cert'),
+    key: readFile(key, 'key'),
+  };
+  return { ...files, text };
+}
+
 /**
- * Reads and checks the TLS files. The CA file may hold several authorities, the certificate's file
- * its chain after it. Throws TlsCredentialsError, and TlsPriorityError for the priority.
+ * Checks what is in the TLS files. That of the CA may hold several authorities, that of the
+ * certificate its chain after it. Throws TlsCredentialsError, and TlsPriorityError for the
+ * priority.
  */
 export function loadTlsCredentials(
-  files: TlsFiles,
+  files: TlsContents,
   { sanityCheck, priority, verifyClients }: TlsCredentialsOptions,
   now = new Date(),
 ): TlsCredentials {
-  const authorities = readCertificates(files.ca, 'ca');
-  const chain = readCertificates(files.cert, 'cert');
-  const revocations = readRevocations(files.crl);
-  const key = readKey(files.key);
+  const authorities = readCertificates(files, 'ca');
+  const chain = readCertificates(files, 'cert');
+  const revocations = readRevocations(files);
+  const key = readKey(files);
   const [certificate] = chain;
   const warnings = [
     ...revocationWarnings(files.crl, revocations, now),
@@ -141,14 +160,20 @@ export function loadTlsCredentials(
   };
 }
 
-function readFile(file: string, kind: keyof typeof fileKeys): Buffer {
+function readFile(file: string, kind: keyof typeof fileKeys): string {
+  const [what, key, most] = fileKeys[kind];
+  let content: Buffer;
   try {
-    return readFileSync(file);
+    content = readFileSync(file);
   } catch (error) {
-    const [what, key] = fileKeys[kind];
     const message = `Cannot read the ${what}: ${(error as Error).message}. Set ${key} or make the file readable.`;
     throw new TlsCredentialsError('unreadable', file, message, { cause: error });
   }
+  if (content.length > most) {
+    const message = `${file} has ${content.length} bytes, and a ${what} may have ${most}.`;
+    throw new TlsCredentialsError('unparsable', file, message);
+  }
+  return content.toString('latin1');
 }
 
 function unparsable(file: string, kind: keyof typeof fileKeys, cause?: unknown) {
@@ -160,18 +185,18 @@ function unparsable(file: string, kind: keyof typeof fileKeys, cause?: unknown) 
 
 type NotEmpty<T> = readonly [T, ...T[]];
 
-/** The PEM blocks of a file that are labelled so. */
-function readBlocks(file: string, kind: keyof typeof fileKeys, label: string): NotEmpty<string> {
-  const blocks = readFile(file, kind)
-    .toString('latin1')
-    .match(new RegExp(`-----BEGIN ${label}-----[^-]*-----END ${label}-----`, 'g'));
-  const [first, ...others] = blocks ?? [];
-  if (first === undefined) throw unparsable(file, kind);
-  return [first, ...others];
+/** The PEM blocks of a text that are labelled so; null when there is none. */
+function blocksOf(text: string, label: string): NotEmpty<string> | null {
+  const [first, ...others] =
+    text.match(new RegExp(`-----BEGIN ${label}-----[^-]*-----END ${label}-----`, 'g')) ?? [];
+  return first === undefined ? null : [first, ...others];
 }
 
-function readCertificates(file: string, kind: 'ca' | 'cert'): NotEmpty<X509Certificate> {
-  const [first, ...others] = readBlocks(file, kind, '(?:X509 )?CERTIFICATE');
+function readCertificates(files: TlsContents, kind: 'ca' | 'cert'): NotEmpty<X509Certificate> {
+  const file = files[kind];
+  const blocks = blocksOf(files.text[kind], '(?:X509 )?CERTIFICATE');
+  if (blocks === null) throw unparsable(file, kind);
+  const [first, ...others] = blocks;
   try {
     return [new X509Certificate(first), ...others.map((block) => new X509Certificate(block))];
   } catch (error) {
@@ -179,9 +204,10 @@ function readCertificates(file: string, kind: 'ca' | 'cert'): NotEmpty<X509Certi
   }
 }
 
-function readRevocations(file: string | null): RevocationLists {
-  if (file === null) return new RevocationLists([]);
-  const blocks = readBlocks(file, 'crl', 'X509 CRL');
+function readRevocations({ crl: file, text }: TlsContents): RevocationLists {
+  if (file === null || text.crl === null) return new RevocationLists([]);
+  const blocks = blocksOf(text.crl, 'X509 CRL');
+  if (blocks === null) throw unparsable(file, 'crl');
   try {
     return new RevocationLists(
       blocks.map((block) => Buffer.from(block.replace(/-----[^-]*-----/g, ''), 'base64')),
@@ -192,10 +218,9 @@ function readRevocations(file: string | null): RevocationLists {
   }
 }
 
-function readKey(file: string): KeyObject {
-  const content = readFile(file, 'key');
+function readKey({ key: file, text }: TlsContents): KeyObject {
   try {
-    return createPrivateKey(content);
+    return createPrivateKey(text.key);
   } catch (error) {
     throw unparsable(file, 'key', error);
   }

@@ -39,6 +39,12 @@ export interface TlsFiles {
   readonly key: string;
 }
 
+/** The files and what is in them. */
+export interface TlsContents extends TlsFiles {
+  /** Text in PEM form, by the kind of file. */
+  readonly text: { readonly [Kind in keyof TlsFiles]: TlsFiles[Kind] };
+}
+
 /** The keys of virtproxyd.conf that name TLS files. */
 export interface TlsFileSettings {
   readonly ca_file: string | null;

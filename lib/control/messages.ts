@@ -1,4 +1,5 @@
 import type { Configuration } from '../config/configuration.js';
+import type { TlsContents } from '../config/paths.js';
 import type { AuditEntry } from '../logging/audit-file.js';
 import type { WorkerLogging } from '../logging/log-control.js';
 import type { LogRecord } from '../logging/logger.js';
@@ -57,6 +58,8 @@ export interface WorkerSetup {
   readonly logging: WorkerLogging;
   /** Whom it must run as; null for the user of the primary. */
   readonly user: WorkerUser | null;
+  /** Null without TLS. */
+  readonly tls: TlsContents | null;
 }
 
 /** Over the control channel, primary to worker. */
@@ -80,8 +83,8 @@ export type PrimaryMessage =
       readonly reason: string;
     }
   | ({ readonly kind: 'logging' } & WorkerLogging)
-  /** Take the TLS files as they are now for connections to come. */
-  | { readonly kind: 'tls' }
+  /** Take these TLS files for connections to come. */
+  | { readonly kind: 'tls'; readonly tls: TlsContents }
   /**
    * Answered by `load`, after all that was said before has been done, and with metrics on after a
    * `report`.

@@ -17,7 +17,7 @@ import type { CertificateExpiry } from '../control/certificates.js';
 import { errorText } from '../error-text.js';
 import type { Client } from './clients/client-registry.js';
 import { maxIdleSeconds } from './host/idle-clock.js';
-import { checkTlsFiles } from './host/prerequisites.js';
+import { readTls, type CheckedTls } from './host/prerequisites.js';
 import type { Reception } from './clients/reception.js';
 import { loadsOf } from './workers/worker-loads.js';
 import type { WorkerPool } from './workers/worker-pool.js';
@@ -180,18 +180,17 @@ class ProxyServer implements AdministeredServer {
     if (!configuration.conf.listen_tls) {
       throw new AdminError('failed', 'there is no TLS socket: set listen_tls and reload');
     }
-    let expiry: CertificateExpiry;
+    let checked: CheckedTls;
     try {
-      expiry = await checkTlsFiles(configuration, log);
+      checked = await readTls(configuration, log);
     } catch (error) {
       log.error(`the TLS files were not updated: ${errorText(error)}`);
       throw new AdminError('system', errorText(error), { cause: error });
     }
-    const workers = pool.live;
-    for (const worker of workers) worker.send({ kind: 'tls' });
+    pool.setTls(checked.tls);
     // A worker that has answered has the new files.
-    await loadsOf(workers.filter(({ state }) => state === 'ready'));
-    onTlsUpdated(expiry);
+    await loadsOf(pool.live.filter(({ state }) => state === 'ready'));
+    onTlsUpdated(checked.certificates);
     log.info('the TLS files were updated');
   }
 }

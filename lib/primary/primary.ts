@@ -79,10 +79,10 @@ export class Primary implements LifecycleEffects, PoolEvents {
     // A predecessor holds it until this one is ready.
     if (inheritance === null) this.pidFile = PidFile.acquire(pidFile, homelessness(paths, pidFile));
     try {
-      const { certificates, user, metrics } = await prepare(parts, configuration);
+      const { certificates, metrics, ...given } = await prepare(parts, configuration);
       parts.observation.certificates = certificates;
       entrance.metrics = metrics;
-      const setup = { configuration, logging: parts.logging.forWorkers, user };
+      const setup = { configuration, logging: parts.logging.forWorkers, ...given };
       await pool.start(setup, configuration.cluster.workers);
       if (inheritance === null) await parts.runHooks('start');
       if (inheritance !== null) {

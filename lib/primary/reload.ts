@@ -103,8 +103,8 @@ export class Reload {
     const { parts } = this;
     const { admin, entrance, log, observation, pool, reception } = parts;
     const { listeners } = entrance;
-    const { certificates, user, metrics } = await prepare(parts, configuration);
-    const setup: WorkerSetup = { configuration, logging: logChange.forWorkers, user };
+    const { certificates, metrics, ...given } = await prepare(parts, configuration);
+    const setup: WorkerSetup = { configuration, logging: logChange.forWorkers, ...given };
     let first: WorkerProcess;
     try {
       first = await pool.prepare(setup);

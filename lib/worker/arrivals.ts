@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
 import {
   beginsAnonymous,
@@ -35,6 +36,13 @@ export interface ArrivalsHost {
   session(id: number): Session | undefined;
 }
 
+/** What it takes to serve TLS. */
+export interface TlsMeans {
+  readonly files: TlsContents;
+  /** Throws TlsCredentialsError or TlsPriorityError. */
+  readonly makeReception: (files: TlsContents) => TlsReception;
+}
+
 /**
  * A worker's way in: sockets that the primary hands over, TLS handshakes, eviction of those that
  * have not logged in, and that no more are asked for than there are descriptors.
@@ -51,10 +59,10 @@ export class Arrivals {
     private readonly host: ArrivalsHost,
     private readonly channel: ControlChannel<WorkerMessage, PrimaryMessage>,
     /** Null where nobody listens for TLS. */
-    private readonly makeTlsReception: (() => TlsReception) | null,
+    private readonly tls: TlsMeans | null,
     private readonly log: Logger,
   ) {
-    this.tlsReception = makeTlsReception?.() ?? null;
+    this.tlsReception = tls?.makeReception(tls.files) ?? null;
   }
 
   /** Clients whose session has not begun. */
@@ -186,10 +194,10 @@ export class Arrivals {
     this.turns.delete(id);
   }
 
-  /** The primary has found the files good; if they are bad by now, the old ones stay in use. */
-  renewTls(): void {
+  /** The primary has found the files good; if they have expired since, the old ones stay in use. */
+  renewTls(files: TlsContents): void {
     try {
-      this.tlsReception = this.makeTlsReception?.() ?? null;
+      this.tlsReception = this.tls?.makeReception(files) ?? null;
     } catch (error) {
       const reason = errorText(error);
       this.log.for('rpc.tls').error(`the TLS files cannot be used, the old ones stay: ${reason}`);

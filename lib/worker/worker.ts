@@ -1,6 +1,7 @@
 import { accessRules, rightsOf } from '../auth/rights.js';
 import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
+import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
 import type {
   PrimaryMessage,
@@ -13,7 +14,7 @@ import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
-import { Arrivals, type ArrivalsHost } from './arrivals.js';
+import { Arrivals, type ArrivalsHost, type TlsMeans } from './arrivals.js';
 import { SaslWear } from './client/sasl-wear.js';
 import { Session } from './client/session.js';
 import type { Arrival, SessionContext } from './client/session-context.js';
@@ -57,7 +58,7 @@ export class Worker {
   private constructor(
     { configuration, logging }: WorkerSetup,
     private readonly channel: Channel,
-    makeTlsReception: (() => TlsReception) | null,
+    tls: TlsMeans | null,
   ) {
     this.threshold = new LogThreshold(logging);
     this.sender = new LogSender(channel, logging.auditing);
@@ -74,7 +75,7 @@ export class Worker {
       begin: (arrival) => this.begin(arrival),
       session: (id) => this.sessions.get(id),
     };
-    this.arrivals = new Arrivals(host, channel, makeTlsReception, this.log);
+    this.arrivals = new Arrivals(host, channel, tls, this.log);
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
@@ -86,12 +87,14 @@ export class Worker {
    * TlsPriorityError.
    */
   static async start(setup: WorkerSetup, channel: Channel): Promise<Worker> {
-    const { configuration, user } = setup;
+    const { configuration, user, tls } = setup;
     if (user !== null) assertRunsAs(user);
-    if (!configuration.conf.listen_tls) return new Worker(setup, channel, null);
+    if (tls === null) return new Worker(setup, channel, null);
     // It takes its time to load, which most hosts need not spend.
     const { TlsReception } = await import('./client/tls-handshake.js');
-    return new Worker(setup, channel, () => new TlsReception(configuration));
+    const makeReception = (files: TlsContents): TlsReception =>
+      new TlsReception(configuration, files);
+    return new Worker(setup, channel, { files: tls, makeReception });
   }
 
   /** A message of the primary. */
@@ -115,7 +118,7 @@ export class Worker {
         void this.drain(message.seconds);
         break;
       case 'tls':
-        this.arrivals.renewTls();
+        this.arrivals.renewTls(message.tls);
         break;
       case 'load':
         this.reporter?.send();

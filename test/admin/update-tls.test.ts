@@ -12,7 +12,7 @@ import { Proxy } from '../peers/proxy.js';
 import type { RawClient } from '../peers/raw-client.js';
 import { connectTls } from '../peers/remote-client.js';
 import { StandInDaemon } from '../peers/stand-in-daemon.js';
-import { freshDirectory } from '../peers/waiting.js';
+import { freshDirectory, until } from '../peers/waiting.js';
 import { AdminClient } from './admin-client.js';
 
 const lacking = certificatesLacking();
@@ -85,6 +85,30 @@ describe(`SERVER_UPDATE_TLS_FILES${lacking === undefined ? '' : ` (skipped: ${la
     expect(fresh.map(served)).to.deep.equal(['second', 'second', 'second', 'second']);
     expect((await old.call(getHostname)).status === status.ok).to.be.true;
     for (const client of [old, ...fresh]) client.destroy();
+  });
+
+  it('counts for workers that come later, and what was never read does not', async () => {
+    const second = ca.issue('second', { purpose: purpose.server }).cert;
+    const servedByNewWorkers = async (): Promise<string> => {
+      const before = proxy.workers();
+      for (const pid of before) process.kill(pid, 'SIGKILL');
+      await until(
+        () => {
+          const now = proxy.workers();
+          return now.length === 2 && !now.some((pid) => before.includes(pid));
+        },
+        { what: 'other workers' },
+      );
+      const client = await connect('client');
+      const name = served(client);
+      client.destroy();
+      return name;
+    };
+    await copyFile(second, certificate);
+    expect(await servedByNewWorkers()).to.equal('first');
+    await update();
+    writeFileSync(certificate, 'rubbish');
+    expect(await servedByNewWorkers()).to.equal('second');
   });
 
   it('has a new revocation list count from then on', async () => {

@@ -14,7 +14,11 @@ import {
   type ClientCertificateVerdict,
 } from '../../lib/auth/client-certificate.js';
 import { losesChains } from '../../lib/auth/lost-chains.js';
-import { loadTlsCredentials, type TlsCredentials } from '../../lib/auth/tls-credentials.js';
+import {
+  loadTlsCredentials,
+  readTlsFiles,
+  type TlsCredentials,
+} from '../../lib/auth/tls-credentials.js';
 import type { TlsFiles } from '../../lib/config/paths.js';
 import {
   Authority,
@@ -64,7 +68,7 @@ describe(`verifyClientCertificate${lacking === undefined ? '' : ` (skipped: ${la
 
   function load({ files: changes, verifyClients = true, priority }: Situation): TlsCredentials {
     const options = { sanityCheck: true, verifyClients, priority: priority ?? null };
-    return loadTlsCredentials({ ...files, ...changes }, options);
+    return loadTlsCredentials(readTlsFiles({ ...files, ...changes }), options);
   }
 
   /** Runs clients one after the other against one server; returns what it said of each. */

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import {
   chainWarnings,
   loadTlsCredentials,
+  readTlsFiles,
   TlsCredentialsError,
   type TlsCredentials,
   type TlsCredentialsFault,
@@ -30,7 +31,11 @@ describe(`loadTlsCredentials${lacking === undefined ? '' : ` (skipped: ${lacking
     changes: Partial<TlsFiles>,
     { sanityCheck = true, priority = null as string | null } = {},
   ): TlsCredentials =>
-    loadTlsCredentials({ ...good, ...changes }, { sanityCheck, priority, verifyClients: true });
+    loadTlsCredentials(readTlsFiles({ ...good, ...changes }), {
+      sanityCheck,
+      priority,
+      verifyClients: true,
+    });
 
   function expectFault(
     changes: Partial<TlsFiles>,
@@ -98,6 +103,27 @@ describe(`loadTlsCredentials${lacking === undefined ? '' : ` (skipped: ${lacking
       expectFault({ [kind]: hollow }, 'unparsable', hollow, hollow);
     });
   }
+
+  it('names a file that is longer than a worker could be told of', () => {
+    const long = write('long.pem', readFileSync(good.key), ' '.repeat(1024 ** 2));
+    expectFault(
+      { key: long },
+      'unparsable',
+      long,
+      /long\.pem has \d+ bytes, and a private key may/,
+    );
+  });
+
+  it('needs no file any more once they are read', () => {
+    const cert = write('short-lived-cert.pem', readFileSync(good.cert));
+    const key = write('short-lived-key.pem', readFileSync(good.key));
+    const files = readTlsFiles({ ...good, cert, key });
+    for (const file of [cert, key]) rmSync(file);
+    expect(
+      loadTlsCredentials(files, { sanityCheck: true, priority: null, verifyClients: true })
+        .warnings,
+    ).to.deep.equal([]);
+  });
 
   it('reads text around the blocks, several authorities and a chain', () => {
     const other = Authority.create(directory, 'other');

@@ -2,7 +2,7 @@ import { inspectAccess } from '../../auth/rights-check.js';
 import type { Configuration } from '../../config/configuration.js';
 import { keyFault } from '../../config/key-fault.js';
 import type { ConfKey } from '../../config/keys.js';
-import { type TlsFiles, tlsFiles } from '../../config/paths.js';
+import { type TlsContents, type TlsFiles, tlsFiles } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 import type { CertificateExpiry } from '../../control/certificates.js';
 import type { WorkerUser } from '../../control/workers.js';
@@ -14,10 +14,18 @@ const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_
 // TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need
 // neither.
 
+/** The TLS files as they are now. */
+export interface CheckedTls {
+  readonly certificates: CertificateExpiry;
+  readonly tls: TlsContents;
+}
+
 /** What the host has for a configuration. */
 export interface Prerequisites {
   /** The end of the certificates; null without TLS. */
   readonly certificates: CertificateExpiry | null;
+  /** What workers are given; null without TLS. */
+  readonly tls: TlsContents | null;
   /** Whom workers run as; null is the user of the primary. */
   readonly user: WorkerUser | null;
 }
@@ -31,33 +39,33 @@ export async function checkPrerequisites(
   log: Logger,
 ): Promise<Prerequisites> {
   const user = workerUserOf(configuration);
-  const certificates = configuration.conf.listen_tls
-    ? await checkTlsFiles(configuration, log)
-    : null;
+  const tls = configuration.conf.listen_tls ? await readTls(configuration, log) : withoutTls;
   await checkSasl(configuration);
   for (const line of inspectAccess(configuration, accounts)) log.warning(line);
-  return { certificates, user };
+  return { ...tls, user };
 }
 
+const withoutTls = { certificates: null, tls: null } as const;
+
 /**
- * Rejects with ConfigError for the key that names what is at fault, and logs what works but
- * deserves a look.
+ * Reads and checks the TLS files. Rejects with ConfigError for the key that names what is at fault,
+ * and logs what works but deserves a look.
  */
-export async function checkTlsFiles(
-  configuration: Configuration,
-  log: Logger,
-): Promise<CertificateExpiry> {
-  const { loadTlsCredentials, TlsCredentialsError } = await import('../../auth/tls-credentials.js');
+export async function readTls(configuration: Configuration, log: Logger): Promise<CheckedTls> {
+  const { loadTlsCredentials, readTlsFiles, TlsCredentialsError } =
+    await import('../../auth/tls-credentials.js');
   const { TlsPriorityError } = await import('../../auth/tls-priority.js');
   const { inspectPriority } = await import('../../auth/tls-priority-check.js');
   const { credentialsOptions } = await import('../../auth/tls-settings.js');
   const { mode, conf, paths } = configuration;
   const files = tlsFiles(mode, conf, paths.home);
   try {
-    const { warnings, notAfter } = loadTlsCredentials(files, credentialsOptions(conf));
+    const tls = readTlsFiles(files);
+    const { warnings, notAfter } = loadTlsCredentials(tls, credentialsOptions(conf));
     for (const line of warnings) log.warning(line);
     for (const line of inspectPriority(configuration).warnings) log.warning(line);
-    return { server: notAfter.cert.getTime(), ca: notAfter.ca.getTime() };
+    const certificates = { server: notAfter.cert.getTime(), ca: notAfter.ca.getTime() };
+    return { certificates, tls };
   } catch (error) {
     if (error instanceof TlsPriorityError) {
       throw keyFault(configuration, 'tls_priority', error.message);

@@ -3,6 +3,7 @@
  * What enters is about a process and the messages to it; of clients it knows how many there are.
  */
 import type { Worker as ClusterWorker } from 'node:cluster';
+import type { TlsContents } from '../../config/paths.js';
 import type { ClientIntroduction, WorkerSetup } from '../../control/messages.js';
 import type { RestartReason, WorkerBounds, WorkerUser } from '../../control/workers.js';
 import type { WorkerLogging } from '../../logging/log-control.js';
@@ -163,6 +164,12 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
       // A spare will be told when it is configured.
       if (worker.state !== 'spare') worker.send({ kind: 'logging', ...logging });
     }
+  }
+
+  /** Has workers serve with other TLS files from now on, those to come included. */
+  setTls(tls: TlsContents): void {
+    if (this.setup !== null) this.setup = { ...this.setup, tls };
+    for (const worker of this.live) worker.send({ kind: 'tls', tls });
   }
 
   /** Until the next `renew`, the count given to that or to `start` is both bounds. */

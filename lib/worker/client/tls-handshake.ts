@@ -6,7 +6,7 @@ import { cipherKeyBits } from '../../auth/tls-algorithms.js';
 import { loadTlsCredentials, type TlsCredentials } from '../../auth/tls-credentials.js';
 import { credentialsOptions } from '../../auth/tls-settings.js';
 import type { Configuration } from '../../config/configuration.js';
-import { tlsFiles } from '../../config/paths.js';
+import type { TlsContents } from '../../config/paths.js';
 import type { ClientIntroduction } from '../../control/messages.js';
 import { errorText } from '../../error-text.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
@@ -27,11 +27,8 @@ export class TlsReception {
   private readonly allows: ((dn: string) => boolean) | null;
 
   /** Throws TlsCredentialsError or TlsPriorityError. */
-  constructor({ mode, conf, paths }: Configuration) {
-    this.credentials = loadTlsCredentials(
-      tlsFiles(mode, conf, paths.home),
-      credentialsOptions(conf),
-    );
+  constructor({ conf }: Configuration, files: TlsContents) {
+    this.credentials = loadTlsCredentials(files, credentialsOptions(conf));
     this.acceptor = new TlsAcceptor(this.credentials.serverOptions);
     const names = conf.tls_allowed_dn_list;
     this.allows = names === null ? null : (dn) => matchesAny(names, dn);
