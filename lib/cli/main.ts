@@ -88,11 +88,11 @@ async function inspection(): Promise<Inspection> {
   const { inspectAccess } = await import('../auth/rights-check.js');
   const { inspectPriority } = await import('../auth/tls-priority-check.js');
   const accounts = await import('../native/accounts.js');
-  const { workerUserOf } = await import('../primary/host/worker-user.js');
+  const { checkWorkerUser } = await import('../primary/host/prerequisites.js');
   return (configuration) => {
     const { problems, warnings } = inspectPriority(configuration);
     return {
-      problems: [...problems, ...problemsOf(() => workerUserOf(configuration))],
+      problems: [...problems, ...problemsOf(() => checkWorkerUser(configuration))],
       warnings: [...warnings, ...inspectAccess(configuration, accounts)],
     };
   };

@@ -59,6 +59,8 @@ export interface SaslLibrary {
     length: null,
     count: null,
   ) => number;
+  /** A NULL-terminated array of names; NULL when there is none. */
+  readonly globalMechanisms: () => Pointer;
   readonly setProperty: (connection: Connection, property: number, value: Buffer) => number;
   readonly getProperty: (connection: Connection, property: number, value: Buffer) => number;
   readonly encode: Layer;
@@ -128,6 +130,7 @@ function initialise(file: ReturnType<typeof libc>): SaslLibrary {
     listMechanisms: file.func(
       'int sasl_listmech(void *connection, const char *user, const char *prefix, const char *separator, const char *suffix, void *list, void *length, void *count)',
     ),
+    globalMechanisms: file.func('void *sasl_global_listmech()'),
     setProperty: file.func('int sasl_setprop(void *connection, int property, void *value)'),
     getProperty: file.func('int sasl_getprop(void *connection, int property, void *value)'),
     encode: file.func(

@@ -13,6 +13,23 @@ export interface SaslStep {
   readonly data: Buffer | null;
 }
 
+/**
+ * The mechanisms of all plug-ins there are, whatever libvirt.conf chooses of them.
+ * @throws {NativeError} as {@link loadSasl}
+ */
+export function installedMechanisms(): string[] {
+  const names = loadSasl().globalMechanisms();
+  const found: string[] = [];
+  for (let at = names ?? 0n; at !== 0n; at += pointerBytes) {
+    const name = copyFromMemory(at, Number(pointerBytes)).readBigUInt64LE();
+    if (name === 0n) break;
+    found.push(koffi().decode.string(name));
+  }
+  return found;
+}
+
+const pointerBytes = 8n;
+
 /** What a mechanism has to fulfil; strengths (SSF) are in bits, 0 to 2^32 - 1. */
 export interface SaslSecurity {
   readonly minSsf: number;

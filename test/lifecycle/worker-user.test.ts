@@ -1,7 +1,11 @@
 import { readFileSync } from 'node:fs';
+import { chmod, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { expect } from 'chai';
-import { account } from '../peers/clients.js';
-import { until } from '../peers/waiting.js';
+import { account, run, virsh } from '../peers/clients.js';
+import { SaslAccounts } from '../peers/sasl-accounts.js';
+import { stressHostname } from '../peers/stress-daemon.js';
+import { freshDirectory, until } from '../peers/waiting.js';
 import { Service } from './service.js';
 
 const isRoot = process.getuid?.() === 0;
@@ -73,5 +77,37 @@ const unprivileged = {
     await service.configureCluster('');
     await service.reload();
     for (const pid of await workers()) expect(statusOf(pid).Uid).to.equal('0 0 0 0');
+  });
+
+  it('needs what SASL logins read: what is missing is named, and the commands named mend it', async () => {
+    const directory = await freshDirectory();
+    await chmod(directory, 0o700);
+    const accounts = await SaslAccounts.create({
+      directory,
+      mechanisms: 'SCRAM-SHA-256',
+      users: { fred: 'secret' },
+    });
+    service = await Service.start({
+      cluster: `worker_user = ${user.name}\n`,
+      env: accounts.serverEnv,
+    });
+    await service.configure({ auth_unix_rw: 'sasl' });
+    service.signal('SIGHUP');
+    await service.says(/reload failed/);
+    const [complaint = ''] = service.logged(/reload failed/);
+    expect(complaint)
+      .to.match(/virtproxyd-cluster\.ini:\d+: \[cluster\] worker_user: /)
+      .and.include(join(directory, 'sasl-SCRAM-SHA-256/sasldb2'));
+    const commands = /: run (chgrp .*)\.$/.exec(complaint)?.[1] ?? '';
+    expect((await run('sh', ['-c', commands])).code).to.equal(0);
+    await service.reload();
+    const login = async (password?: string): Promise<string> => {
+      const env = await accounts.clientEnv('fred', password);
+      const { stdout, stderr } = await virsh(service.proxy.uri(), ['hostname'], { env });
+      return `${stdout}${stderr}`.trim();
+    };
+    expect(await login()).to.equal(stressHostname);
+    expect(await login('wrong')).to.include('authentication failed');
+    await rm(directory, { recursive: true });
   });
 });

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createServer, type Server } from 'node:net';
+import { createServer, type ListenOptions, type Server } from 'node:net';
 import { join } from 'node:path';
 import { messageType, status } from '../../lib/rpc/frame.js';
 import {
@@ -91,7 +91,7 @@ export class StressDaemon {
   /** Listens in place of virtqemud and virtstoraged in `directory`. */
   static async listen(directory: string): Promise<StressDaemon> {
     const servers = ['qemu', 'storage'].map((driver) =>
-      createServer().listen(socketOf(directory, driver)),
+      createServer().listen(openTo(socketOf(directory, driver))),
     );
     await Promise.all(servers.map((server) => once(server, 'listening')));
     return new StressDaemon(directory, servers);
@@ -136,7 +136,7 @@ export class StressDaemon {
   async restart(): Promise<void> {
     await this.close();
     ['qemu', 'storage'].forEach((driver, index) =>
-      this.servers[index]!.listen(socketOf(this.directory, driver)),
+      this.servers[index]!.listen(openTo(socketOf(this.directory, driver))),
     );
     await Promise.all(this.servers.map((server) => once(server, 'listening')));
   }
@@ -256,3 +256,6 @@ export class StressDaemon {
 function socketOf(directory: string, driver: string): string {
   return join(directory, `virt${driver}d-sock`);
 }
+
+/** Every user may connect: workers need not be root. */
+const openTo = (path: string): ListenOptions => ({ path, readableAll: true, writableAll: true });

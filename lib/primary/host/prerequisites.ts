@@ -1,18 +1,17 @@
 import { inspectAccess } from '../../auth/rights-check.js';
 import type { Configuration } from '../../config/configuration.js';
 import { keyFault } from '../../config/key-fault.js';
-import type { ConfKey } from '../../config/keys.js';
 import { type TlsContents, type TlsFiles, tlsFiles } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 import type { CertificateExpiry } from '../../control/certificates.js';
 import type { WorkerUser } from '../../control/workers.js';
 import * as accounts from '../../native/accounts.js';
+import { checkSasl } from './sasl.js';
 import { workerUserOf } from './worker-user.js';
 
 const fileKeys = { ca: 'ca_file', crl: 'crl_file', cert: 'cert_file', key: 'key_file' } as const;
 
-// TLS and SASL are loaded where they are needed, so as not to hold up the start of those that need
-// neither.
+// TLS is loaded where it is needed, so as not to hold up the start of those that do not need it.
 
 /** The TLS files as they are now. */
 export interface CheckedTls {
@@ -31,18 +30,27 @@ export interface Prerequisites {
 }
 
 /**
- * Rejects with ConfigError for what workers would stumble over: their user, the TLS files, or a
- * missing libsasl2. Logs what works but deserves a look.
+ * Rejects with ConfigError for what workers would stumble over: their user, the TLS files,
+ * libsasl2 and what it reads. Logs what works but deserves a look.
  */
 export async function checkPrerequisites(
   configuration: Configuration,
   log: Logger,
 ): Promise<Prerequisites> {
-  const user = workerUserOf(configuration);
+  const user = checkWorkerUser(configuration);
   const tls = configuration.conf.listen_tls ? await readTls(configuration, log) : withoutTls;
-  await checkSasl(configuration);
   for (const line of inspectAccess(configuration, accounts)) log.warning(line);
   return { ...tls, user };
+}
+
+/**
+ * Whom workers run as; null is the user of the primary. Throws ConfigError for a user that
+ * cannot do their work, and where SASL is wanted and libsasl2 missing.
+ */
+export function checkWorkerUser(configuration: Configuration): WorkerUser | null {
+  const user = workerUserOf(configuration);
+  checkSasl(configuration, user);
+  return user;
 }
 
 const withoutTls = { certificates: null, tls: null } as const;
@@ -78,23 +86,4 @@ export async function readTls(configuration: Configuration, log: Logger): Promis
 function kindOf(files: TlsFiles, file: string): keyof TlsFiles {
   const kinds = Object.keys(fileKeys) as (keyof TlsFiles)[];
   return kinds.find((kind) => files[kind] === file) ?? 'cert';
-}
-
-async function checkSasl(configuration: Configuration): Promise<void> {
-  const key = saslKey(configuration);
-  if (key === null) return;
-  const { loadSasl } = await import('../../native/sasl.js');
-  try {
-    loadSasl();
-  } catch (error) {
-    throw keyFault(configuration, key, (error as Error).message);
-  }
-}
-
-/** The key by which some listener asks for SASL; only then must the host have the library. */
-function saslKey({ conf, mode }: Configuration): ConfKey | null {
-  if (conf.auth_unix_rw === 'sasl') return 'auth_unix_rw';
-  if (mode === 'system' && conf.auth_unix_ro === 'sasl') return 'auth_unix_ro';
-  if (conf.listen_tcp && conf.auth_tcp === 'sasl') return 'auth_tcp';
-  return conf.listen_tls && conf.auth_tls === 'sasl' ? 'auth_tls' : null;
 }
