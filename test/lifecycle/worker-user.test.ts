@@ -1,12 +1,15 @@
 import { readFileSync } from 'node:fs';
-import { chmod, rm } from 'node:fs/promises';
+import { chmod, copyFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { account, run, virsh } from '../peers/clients.js';
+import { account, run, virsh, virtAdmin } from '../peers/clients.js';
+import { freePorts } from '../peers/ports.js';
 import { SaslAccounts } from '../peers/sasl-accounts.js';
+import { Scrape } from '../peers/scrape.js';
 import { stressHostname } from '../peers/stress-daemon.js';
 import { freshDirectory, until } from '../peers/waiting.js';
-import { Service } from './service.js';
+import { lossesOf, Service } from './service.js';
+import { programVariable, secretsVariable } from './worker-attempts.js';
 
 const isRoot = process.getuid?.() === 0;
 const user = account('nobody');
@@ -52,6 +55,38 @@ const unprivileged = {
     await service.says(/died: it is replaced now/);
     for (const pid of await workers()) expect(statusOf(pid)).to.include(unprivileged);
     expect(statusOf(service.pid).Uid).to.equal('0 0 0 0');
+  });
+
+  it('keeps a worker from everything that is for root', async () => {
+    const directory = await freshDirectory();
+    const program = join(directory, 'id');
+    await copyFile('/usr/bin/id', program);
+    await chmod(program, 0o4755);
+    const key = join(directory, 'key.pem');
+    await writeFile(key, '', { mode: 0o600 });
+    service = await Service.start({
+      cluster: `worker_user = ${user.name}\n`,
+      env: {
+        NODE_OPTIONS: `--import=${new URL('worker-attempts.js', import.meta.url).href}`,
+        [secretsVariable]: `/etc/shadow:${key}`,
+        [programVariable]: program,
+      },
+    });
+    await service.says(/attempt to gain/, 2);
+    const outcomes = service
+      .logged(/attempt to/)
+      .map((line) => /attempt to (.*)$/.exec(line)?.[1] ?? '');
+    expect([...new Set(outcomes)]).to.have.members([
+      'read /etc/shadow: EACCES',
+      `read ${key}: EACCES`,
+      'signal the primary: EPERM',
+      "read the primary's memory: EACCES",
+      "read the primary's descriptors: EACCES",
+      'become root: EPERM',
+      'have the groups of root: EPERM',
+      `gain by a set-user-ID program: user ${user.uid}`,
+    ]);
+    await rm(directory, { recursive: true });
   });
 
   it('is taken at a reload, and given up again; what cannot be taken changes nothing', async () => {
@@ -109,5 +144,41 @@ const unprivileged = {
     expect(await login()).to.equal(stressHostname);
     expect(await login('wrong')).to.include('authentication failed');
     await rm(directory, { recursive: true });
+  });
+
+  it('serves all the same, over TLS too, through a reload, an upgrade and a crash', async () => {
+    const [port] = (await freePorts(1)) as [number];
+    service = await Service.start({
+      remote: true,
+      cluster: `worker_user = ${user.name}\n[metrics]\nlisten = 127.0.0.1:${port}\n`,
+    });
+    const stress = await service.stress({ withVirsh: true });
+    await service.reload();
+    await stress.flows();
+    const first = service.pid;
+    await service.upgrade();
+    await stress.flows();
+    expect(lossesOf(await stress.stop())).to.deep.equal([]);
+    await until(() => !service.processes().includes(first), { what: 'the old version to end' });
+    const pids = await service.readyWorkers(2);
+    for (const pid of pids) expect(statusOf(pid)).to.include(unprivileged);
+    process.kill(pids[0]!, 'SIGKILL');
+    await service.says(new RegExp(`worker ${pids[0]!} died: it is replaced now`));
+    await service.readyWorkers(2);
+    const figures = await Scrape.of({ port });
+    expect(figures.text).to.match(/^virtproxyd_worker_restarts_total\{reason="crash"\} 1$/m);
+    expect(figures.text).to.match(/^virtproxyd_worker_resident_memory_bytes\S* [1-9]/m);
+    const admin = join(service.proxy.directory, 'libvirt-admin-sock');
+    const workers = await virtAdmin(admin, ['server-threadpool-info', 'virtproxyd']);
+    expect(workers.stdout).to.match(/nWorkers\s*: 2/);
+  });
+
+  it('ends with the primary, though it hangs', async () => {
+    service = await Service.start({ cluster: `worker_user = ${user.name}\n` });
+    const pids = await workers();
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    process.kill(service.pid, 'SIGKILL');
+    await until(() => service.processes().length === 0, { what: 'the workers to end' });
+    await service.forgetFiles();
   });
 });
