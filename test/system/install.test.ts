@@ -87,6 +87,7 @@ describe('conf/install', function () {
         '/opt/vp/lib/systemd/system/virtproxyd-tls.socket',
         '/opt/vp/lib/systemd/system/virtproxyd.service',
         '/opt/vp/lib/systemd/system/virtproxyd.socket',
+        '/opt/vp/lib/sysusers.d/virtproxyd.conf',
         program,
         ...readdirSync(join(project, 'man')).map(
           (page) => `/opt/vp/share/man/man${page.at(-1)}/${page}`,

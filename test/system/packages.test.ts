@@ -110,6 +110,7 @@ describe(`npm run package${obstacle === null ? '' : ` (${obstacle})`}`, function
       '/usr/bin/node',
     ]);
     expect(requires).not.to.include('musl');
+    expect(requires).to.include('shadow-utils\n');
     expect(await succeeds('rpm', '-qp', '--recommends', rpm)).to.equal('libvirt-client\n');
     expect(await succeeds('rpm', '-qp', '--conflicts', rpm)).to.equal('libvirt-daemon-proxy\n');
   });
