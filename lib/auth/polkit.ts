@@ -28,6 +28,8 @@ export interface PolkitRequest {
   /** The process's start in clock ticks since boot, field 22 of /proc/PID/stat; above 0. */
   startTime: bigint;
   uid: number;
+  /** Milliseconds for the check, typing a password included. */
+  timeoutMs: number;
   /** Aborted when the client leaves or its time to log in is over; polkit then ends its dialog. */
   signal: AbortSignal;
 }
@@ -35,8 +37,6 @@ export interface PolkitRequest {
 export interface PolkitAuthorityOptions {
   /** A D-Bus address; default DBUS_SYSTEM_BUS_ADDRESS, else the system bus's well-known path. */
   address?: string;
-  /** Milliseconds for one check, typing a password included; default 30000, as login_timeout. */
-  timeoutMs?: number;
 }
 
 const authority = {
@@ -69,7 +69,6 @@ class Refusal extends Error {
  */
 export class PolkitAuthority {
   readonly #address: string;
-  readonly #timeoutMs: number;
   readonly #waiting = new Set<() => void>();
   #openCalls = 0;
   #lastCancellationId = 0;
@@ -81,15 +80,14 @@ export class PolkitAuthority {
     this.#address =
       options.address ??
       (fromEnvironment ? fromEnvironment : 'unix:path=/run/dbus/system_bus_socket');
-    this.#timeoutMs = options.timeoutMs ?? 30_000;
   }
 
   /** Never rejects. Uid 0 is asked for like any other: the caller lets root in without a check. */
   async check(request: PolkitRequest): Promise<PolkitVerdict> {
     const stop = new AbortController();
-    const expire = () => stop.abort(new Refusal('timeout', this.#lateReason(request)));
+    const expire = () => stop.abort(new Refusal('timeout', lateReason(request)));
     const leave = () => stop.abort(new Refusal('cancelled', leftReason(request)));
-    const expiry = setTimeout(expire, this.#timeoutMs);
+    const expiry = setTimeout(expire, request.timeoutMs);
     request.signal.addEventListener('abort', leave, { once: true });
     if (request.signal.aborted) leave();
     try {
@@ -216,13 +214,6 @@ export class PolkitAuthority {
     );
   }
 
-  #lateReason(request: PolkitRequest): string {
-    return (
-      `polkit did not answer within ${this.#timeoutMs / 1000} s on ${describe(request)}; see ` +
-      'whether polkit.service hangs, or raise login_timeout if users need longer for a password.'
-    );
-  }
-
   #noBusReason(request: PolkitRequest, cause: unknown): string {
     const problem = cause instanceof Error ? cause.message : 'it closed the connection';
     return (
@@ -235,6 +226,13 @@ export class PolkitAuthority {
   #closedReason(request: PolkitRequest): string {
     return `polkit is no longer asked about ${describe(request)}, since this process is ending.`;
   }
+}
+
+function lateReason(request: PolkitRequest): string {
+  return (
+    `polkit did not answer within ${request.timeoutMs / 1000} s on ${describe(request)}; see ` +
+    'whether polkit.service hangs, or raise login_timeout if users need longer for a password.'
+  );
 }
 
 function leftReason(request: PolkitRequest): string {

@@ -82,6 +82,8 @@ export type PrimaryMessage =
       readonly patience: number;
       readonly reason: string;
     }
+  /** What polkit says of a client: null is a yes, else why it is refused, for the log. */
+  | { readonly kind: 'polkit'; readonly id: number; readonly refusal: string | null }
   | ({ readonly kind: 'logging' } & WorkerLogging)
   /** Take these TLS files for connections to come. */
   | { readonly kind: 'tls'; readonly tls: TlsContents }
@@ -108,6 +110,8 @@ export type WorkerMessage =
    * log.
    */
   | { readonly kind: 'worn'; readonly state: string }
+  /** Asks polkit whether a client may use its socket. Answered by `polkit`, unless it leaves. */
+  | { readonly kind: 'askPolkit'; readonly id: number }
   | ClientMessage;
 
 /** The calls that a worker's clients have made and that are not answered yet. */

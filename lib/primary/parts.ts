@@ -4,6 +4,7 @@ import type { LogControl } from '../logging/log-control.js';
 import type { Logger } from '../logging/logger.js';
 import { Administration, adminSettingsOf } from './administration.js';
 import { clientLimits } from './clients/client-limits.js';
+import { PolkitQuestions } from './clients/polkit-questions.js';
 import { Reception } from './clients/reception.js';
 import { Entrance } from './entrance.js';
 import { runHooks, type HookEvent } from './host/hooks.js';
@@ -44,6 +45,7 @@ export class PrimaryParts {
   readonly pool: WorkerPool;
   readonly watch: WorkerWatch;
   readonly reception: Reception;
+  readonly polkit: PolkitQuestions;
   readonly observation: Observation;
   readonly admin: AdminServer;
   readonly entrance: Entrance;
@@ -67,6 +69,11 @@ export class PrimaryParts {
       (introduction, handle) => pool.hand(introduction, handle),
       log.for('rpc.reception'),
       () => idleClock.restart(),
+    );
+    this.polkit = new PolkitQuestions(
+      reception.clients,
+      () => this.configuration.cluster.login_timeout * 1000,
+      log.for('rpc.reception'),
     );
     const seen = { configuration: () => this.configuration, reception, pool, logging };
     this.observation = new Observation({

@@ -176,6 +176,9 @@ export class Primary implements LifecycleEffects, PoolEvents {
       case 'worn':
         watch.onWorn(worker, news.state);
         break;
+      case 'askPolkit':
+        void this.parts.polkit.ask(worker, news.id);
+        break;
       case 'report':
         observation.onReport(worker, news);
         break;

@@ -1,5 +1,4 @@
 import { accessRules, rightsOf } from '../auth/rights.js';
-import type { PolkitAuthority } from '../auth/polkit.js';
 import type { Configuration } from '../config/configuration.js';
 import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
@@ -52,7 +51,8 @@ export class Worker {
   /** Null with metrics off. */
   private readonly reporter: Reporter | null;
   private readonly arrivals: Arrivals;
-  private polkit: PolkitAuthority | null = null;
+  /** Clients about whom polkit is being asked, and who waits for its verdict. */
+  private readonly underPolkit = new Map<number, (refusal: string | null) => void>();
   private ending = false;
 
   private constructor(
@@ -110,6 +110,10 @@ export class Worker {
         break;
       case 'evict':
         void this.arrivals.evict(message);
+        break;
+      case 'polkit':
+        this.underPolkit.get(message.id)?.(message.refusal);
+        this.underPolkit.delete(message.id);
         break;
       case 'stop':
         void this.stop(message.seconds);
@@ -195,7 +199,7 @@ export class Worker {
       ),
       probe: (readOnly) =>
         daemons.probe(readOnly, (daemon) => (this.starter?.find(daemon) ?? null) !== null),
-      login: ({ transport, localAddress, remoteAddress }, externalSsf) => ({
+      login: ({ id, transport, localAddress, remoteAddress }, externalSsf) => ({
         sasl: {
           transport,
           needsLayer: transportTraits[transport].needsSaslLayer,
@@ -205,11 +209,11 @@ export class Worker {
           remoteAddress: remoteAddress ?? undefined,
         },
         allowedUsers: configuration.conf.sasl_allowed_username_list,
-        polkit: async () => {
-          const { PolkitAuthority } = await import('../auth/polkit.js');
-          const timeoutMs = configuration.cluster.login_timeout * 1000;
-          return (this.polkit ??= new PolkitAuthority({ timeoutMs }));
-        },
+        polkit: () =>
+          new Promise((resolve) => {
+            this.underPolkit.set(id, resolve);
+            this.channel.send({ kind: 'askPolkit', id });
+          }),
         saslStepped: () => wear.check(),
       }),
       rights: (client) => rightsOf(client, rules),
@@ -224,6 +228,7 @@ export class Worker {
       closed: (session, refusal) => {
         const { id } = session;
         this.sessions.delete(id);
+        this.underPolkit.delete(id);
         this.arrivals.onSettled(id);
         this.reporter?.left(session);
         this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
@@ -245,7 +250,6 @@ export class Worker {
       return this.sessions.size === 0;
     }, deadline);
     for (const session of this.sessions.values()) session.close('the proxy is stopping');
-    this.polkit?.close();
     this.sender.flush();
     this.reporter?.send();
     this.channel.flush(() => process.exit(0));

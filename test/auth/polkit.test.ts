@@ -60,6 +60,7 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       pid,
       startTime,
       uid,
+      timeoutMs: 30_000,
       signal: new AbortController().signal,
       ...changes,
     };
@@ -253,10 +254,10 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
     });
 
     it('gives up after its time-out when the bus is frozen', async () => {
-      const polkit = authority({ address: host.busAddress, timeoutMs: 100 });
+      const polkit = authority({ address: host.busAddress });
       expect(codeOf(await polkit.check(request(daemon)))).to.equal('authorized');
       host.freezeBus(true);
-      const verdict = await polkit.check(request(daemon));
+      const verdict = await polkit.check(request(daemon, { timeoutMs: 100 }));
       host.freezeBus(false);
       expect(codeOf(verdict)).to.equal('timeout');
       expect(codeOf(await polkit.check(request(daemon)))).to.equal('authorized');
@@ -277,8 +278,8 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
     });
 
     it('gives up after its time-out and cancels', async () => {
-      const polkit = authority({ address: host.busAddress, timeoutMs: 200 });
-      const verdict = await polkit.check(request(daemon));
+      const polkit = authority({ address: host.busAddress });
+      const verdict = await polkit.check(request(daemon, { timeoutMs: 200 }));
       expect(codeOf(verdict)).to.equal('timeout');
       expect(reasonOf(verdict)).to.include('within 0.2 s').and.include('login_timeout');
       await until(() => silent.cancelled.length === 1);
@@ -337,8 +338,8 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
     });
 
     it('sends pid, start time and uid as they are', async () => {
-      const polkit = authority({ address: host.busAddress, timeoutMs: 200 });
-      await polkit.check(request(daemon));
+      const polkit = authority({ address: host.busAddress });
+      await polkit.check(request(daemon, { timeoutMs: 200 }));
       const { pid, startTime, uid } = daemon;
       expect(silent.subjects).to.deep.equal([
         ['unix-process', { pid, 'start-time': Number(startTime), uid }],
@@ -381,8 +382,8 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       it(`refuses when the other end ${what}`, async () => {
         const path = join(directory, 'stranger');
         server = await startStranger(path, reply);
-        const polkit = authority({ address: `unix:path=${path}`, timeoutMs: 300 });
-        const verdict = await polkit.check(request(daemon));
+        const polkit = authority({ address: `unix:path=${path}` });
+        const verdict = await polkit.check(request(daemon, { timeoutMs: 300 }));
         polkit.close();
         expect(codeOf(verdict), reasonOf(verdict)).to.equal(code);
       });
@@ -398,8 +399,8 @@ describe(`PolkitAuthority${lacking === undefined ? '' : ` (skipped: ${lacking})`
       const before = cache().includes('dbus-native');
       const polkit = new PolkitAuthority({ address: 'unix:path=/nonexistent' });
       const { signal } = new AbortController();
-      const { pid } = process;
-      await polkit.check({ action: '${manage}', pid, startTime: 1n, uid: 0, signal });
+      const [action, { pid }, timeoutMs] = ['${manage}', process, 1000];
+      await polkit.check({ action, pid, startTime: 1n, uid: 0, timeoutMs, signal });
       process.stdout.write(before + ' ' + cache().includes('dbus-native'));
     `;
     const child = spawn(process.execPath, ['--input-type=module', '-e', script], {

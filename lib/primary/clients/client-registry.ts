@@ -36,6 +36,8 @@ export interface Client {
   loggedIn: boolean;
   /** Null until a login has shown it. */
   identity: ProvenIdentity | null;
+  /** Ends what others are being asked about it. */
+  onLeft: (() => void) | null;
 }
 
 /** One that has just been accepted. */
@@ -53,6 +55,7 @@ export function newClient(introduction: ClientIntroduction, connection: Connecti
     isBeingEvicted: false,
     loggedIn: !beginsAnonymous(introduction),
     identity: null,
+    onLeft: null,
   };
 }
 
@@ -186,6 +189,7 @@ export class ClientRegistry {
   remove(client: Client): void {
     this.byId.delete(client.introduction.id);
     this.anonymous.delete(client);
+    client.onLeft?.();
     client.worker?.onClientGone();
   }
 }

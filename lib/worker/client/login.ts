@@ -1,6 +1,5 @@
 import { AuthenticationError } from '../../auth/authentication-error.js';
 import { matchesAny } from '../../auth/allow-list.js';
-import type { PolkitAuthority } from '../../auth/polkit.js';
 import type { SaslExchange, SaslExchangeOptions, SaslLayer } from '../../auth/sasl.js';
 import type { ClientIntroduction } from '../../control/messages.js';
 import { errorText } from '../../error-text.js';
@@ -23,7 +22,8 @@ export interface LoginSettings {
   readonly sasl: SaslExchangeOptions;
   /** Globs for SASL user names; null lets any in. */
   readonly allowedUsers: readonly string[] | null;
-  readonly polkit: () => Promise<PolkitAuthority>;
+  /** Asks polkit: null is a yes, else why not. Never resolves when the client leaves. */
+  readonly polkit: () => Promise<string | null>;
   /** Told after each step of an exchange, whatever came of it. */
   readonly saslStepped: () => void;
 }
@@ -49,11 +49,9 @@ export class Login {
   private exchange: SaslExchange | null = null;
   private busy = false;
   private isOver = false;
-  /** While polkit is asked; aborting it ends that. */
-  private asking: AbortController | null = null;
 
   constructor(
-    private readonly introduction: ClientIntroduction,
+    introduction: ClientIntroduction,
     private readonly settings: () => LoginSettings,
     private readonly client: LoginClient,
   ) {
@@ -66,7 +64,6 @@ export class Login {
   end(): void {
     this.isOver = true;
     this.exchange?.dispose();
-    this.asking?.abort();
   }
 
   /** A step is under way, whatever it waits for: the client's answer is for us to give. */
@@ -110,24 +107,9 @@ export class Login {
   }
 
   private async askPolkit(call: CallHeader): Promise<void> {
-    const { local, readOnly } = this.introduction;
-    if (this.method !== 'polkit' || local === null) {
-      throw new Error('asked for polkit where it is not offered');
-    }
-    if (local.startTime === null) throw new Error('its process ended before it logged in');
-    this.asking = new AbortController();
-    const { signal } = this.asking;
-    const { polkitActions } = await import('../../auth/polkit.js');
-    const polkit = await this.settings().polkit();
-    const verdict = await polkit.check({
-      // By the socket alone: [access] must not let anybody in who may look but not write.
-      action: readOnly ? polkitActions.monitor : polkitActions.manage,
-      pid: local.pid,
-      startTime: BigInt(local.startTime),
-      uid: local.uid,
-      signal,
-    });
-    if (!verdict.authorized) throw new Error(verdict.reason);
+    if (this.method !== 'polkit') throw new Error('asked for polkit where it is not offered');
+    const refusal = await this.settings().polkit();
+    if (refusal !== null) throw new Error(refusal);
     this.client.answer(encodeReply(call, encodeInt(1)));
     this.client.loggedIn({ saslUserName: null, layer: null });
   }

@@ -38,6 +38,7 @@ function clientOf(id: number, its: Case): Client {
     isBeingEvicted: its.isBeingEvicted ?? false,
     loggedIn: its.loggedIn ?? false,
     identity: null,
+    onLeft: null,
   };
 }
 
