@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { errnoName, lastErrno, NativeError, systemError } from './error.js';
+import { errnoName, lastErrno, systemError } from './error.js';
 import { koffi, libcFunction } from './library.js';
 
 /** What one recvmsg(2) brought. `bytes` 0 means the peer has closed its end. */
@@ -7,6 +7,11 @@ export interface Received {
   readonly bytes: number;
   /** Closed on exec; the receiver owns them and has to close them. */
   readonly descriptors: number[];
+  /**
+   * There was no room for all descriptors that came along: none is left of them, and only bytes
+   * have arrived.
+   */
+  readonly isTruncated: boolean;
 }
 
 const solSocket = 1;
@@ -60,8 +65,7 @@ function prepare(data: Uint8Array, offset: number, length: number, controlUsed: 
  * waiting.
  * @param buffer receives up to `length` (at least 1) bytes at `offset`
  * @returns 'would-block' when nothing has arrived
- * @throws {NativeError} the errno of recvmsg(2); EMFILE when this process had no room for all of
- *   the descriptors: those that did arrive are closed, and the stream is of no use any more
+ * @throws {NativeError} the errno of recvmsg(2)
  */
 export function receive(
   fd: number,
@@ -76,16 +80,9 @@ export function receive(
   const bytes = recvmsg(fd, message, msgDontwait | msgCmsgCloexec);
   if (bytes < 0) return wouldBlock('recvmsg', fd);
   const descriptors = receivedDescriptors();
-  if (message.readUInt32LE(flags) & msgCtrunc) {
-    for (const descriptor of descriptors) closeSync(descriptor);
-    throw new NativeError(
-      'EMFILE',
-      'recvmsg',
-      `recvmsg failed for descriptor ${fd}: no room for the descriptors that came along; ` +
-        'raise the open files limit of this process',
-    );
-  }
-  return { bytes, descriptors };
+  const isTruncated = (message.readUInt32LE(flags) & msgCtrunc) !== 0;
+  if (isTruncated) for (const descriptor of descriptors.splice(0)) closeSync(descriptor);
+  return { bytes, descriptors, isTruncated };
 }
 
 function receivedDescriptors(): number[] {

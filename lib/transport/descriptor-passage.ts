@@ -5,6 +5,11 @@ export interface DescriptorReceiver {
    * receiver from now on, came with their last.
    */
   received(bytes: Buffer, descriptors: number[]): void;
+  /**
+   * Bytes arrived whose descriptors are lost, since this process may open no more files. Where
+   * nobody can say what that means the socket is closed.
+   */
+  lost?(bytes: Buffer): void;
 }
 
 /** The way of descriptors beside the bytes of a stream: SCM_RIGHTS over a UNIX socket. */

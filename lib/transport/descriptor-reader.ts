@@ -42,17 +42,20 @@ export function readDescriptors(
       socket.read(0);
       return;
     }
-    receiver.received(readBuffer.subarray(0, received.bytes), received.descriptors);
+    const bytes = readBuffer.subarray(0, received.bytes);
+    if (!received.isTruncated) receiver.received(bytes, received.descriptors);
+    else if (receiver.lost !== undefined) receiver.lost(bytes);
+    else socket.destroy(noRoom());
   };
 }
 
+const noRoom = (): DescriptorError =>
+  new DescriptorError(
+    'sent descriptors for which there is no room; raise the limit of open files (LimitNOFILE=, ulimit -n)',
+  );
+
 /** The error as node's own reading would have it. */
 function readError({ code }: NativeError): Error {
-  if (code === 'EMFILE') {
-    return new DescriptorError(
-      'sent descriptors for which there is no room; raise the limit of open files (LimitNOFILE=, ulimit -n)',
-    );
-  }
   const errno = (constants.errno as Readonly<Record<string, number>>)[code] ?? 0;
   return Object.assign(new Error(`read ${code}`), { code, errno: -errno, syscall: 'read' });
 }

@@ -107,6 +107,15 @@ export class SocketStream implements ByteStream, BatchWriter {
     return stream;
   }
 
+  /** Makes a stream of a connection to a UNIX socket, a descriptor that is the stream's then. */
+  static opened(fd: number): SocketStream {
+    const reader = new Reader();
+    const options = { fd, pauseOnCreate: true, onread: reader.options };
+    const stream = new SocketStream(new Socket(options), true);
+    reader.stream = stream;
+    return stream;
+  }
+
   /**
    * Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason.
    */

@@ -52,7 +52,11 @@ describe('native/descriptor-passing', () => {
     const pool = Buffer.from('0123456789');
     expect(sendWithDescriptors(near, pool.subarray(3, 6), [])).to.equal(3);
     const target = Buffer.alloc(10, '.');
-    expect(receive(far, target.subarray(2, 9), 1, 3)).to.deep.equal({ bytes: 3, descriptors: [] });
+    expect(receive(far, target.subarray(2, 9), 1, 3)).to.deep.equal({
+      bytes: 3,
+      descriptors: [],
+      isTruncated: false,
+    });
     expect(target.toString()).to.equal('...345....');
   });
 
@@ -70,7 +74,7 @@ describe('native/descriptor-passing', () => {
   it('tells nothing yet, end of stream and a dead peer apart', () => {
     expect(receive(far, buffer, 0, 10)).to.equal('would-block');
     writeSync(near, 'x');
-    expect(receiveSome()).to.deep.equal({ bytes: 1, descriptors: [] });
+    expect(receiveSome()).to.deep.equal({ bytes: 1, descriptors: [], isTruncated: false });
     closeSync(near);
     open.delete(near);
     expect(receiveSome()).to.deep.equal({ bytes: 0, descriptors: [] });

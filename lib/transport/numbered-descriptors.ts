@@ -1,0 +1,75 @@
+import type { Socket } from 'node:net';
+import { maximumDescriptors, sendWithDescriptors } from '../native/descriptor-passing.js';
+import { closeDescriptors } from '../native/descriptors.js';
+import { NativeError } from '../native/error.js';
+import { readDescriptors, type ReadableHandle } from './descriptor-reader.js';
+import { handleOf } from './socket-stream.js';
+
+/**
+ * Descriptors passed over a UNIX socket that carries nothing else. Each has a number by which the
+ * receiver knows what it is for; one message has several, their numbers as its bytes.
+ */
+export interface NumberedDescriptor {
+  /** Of 32 bits, without sign. */
+  readonly number: number;
+  readonly descriptor: number;
+}
+
+/** The most in one message. */
+export const mostNumbered = maximumDescriptors;
+
+const numberBytes = 4;
+
+/**
+ * Sends descriptors, `mostNumbered` at most, and closes them: they are the receiver's then.
+ * @returns false, and they stay open, when the socket is full or too many are on their way: try
+ *   again later
+ * @throws {NativeError} when the socket is closed at either end; they stay open
+ */
+export function sendNumbered(socket: Socket, descriptors: readonly NumberedDescriptor[]): boolean {
+  const numbers = Buffer.alloc(numberBytes * descriptors.length);
+  descriptors.forEach(({ number }, index) => numbers.writeUInt32LE(number, numberBytes * index));
+  const files = descriptors.map(({ descriptor }) => descriptor);
+  try {
+    // A socket takes a message this small whole or not at all.
+    if (sendWithDescriptors(fdOf(socket), numbers, files) === 'would-block') return false;
+  } catch (error) {
+    if (error instanceof NativeError && error.code === 'ETOOMANYREFS') return false;
+    throw error;
+  }
+  closeDescriptors(files);
+  return true;
+}
+
+/** Who waits for numbered descriptors. */
+export interface NumberedReceiver {
+  /** The descriptor belongs to the receiver from now on. */
+  arrived(number: number, descriptor: number): void;
+  /** It came, but this process may open no more files. */
+  lost(number: number): void;
+}
+
+/** Tells `receiver` of all descriptors that arrive on a socket. */
+export function receiveNumbered(socket: Socket, receiver: NumberedReceiver): void {
+  // The kernel never joins what came with descriptors to what was sent later (unix(7)), so that one
+  // read is one message.
+  const numbersIn = (bytes: Buffer): number[] =>
+    Array.from({ length: bytes.length / numberBytes }, (_, index) =>
+      bytes.readUInt32LE(numberBytes * index),
+    );
+  readDescriptors(socket, handleOf(socket) as unknown as ReadableHandle, {
+    received: (bytes, descriptors) => {
+      numbersIn(bytes).forEach((number, index) => {
+        const descriptor = descriptors[index];
+        if (descriptor !== undefined) receiver.arrived(number, descriptor);
+      });
+    },
+    lost: (bytes) => {
+      for (const number of numbersIn(bytes)) receiver.lost(number);
+    },
+  });
+}
+
+function fdOf(socket: Socket): number {
+  return socket.destroyed ? -1 : handleOf(socket).fd;
+}
