@@ -57,13 +57,24 @@ export const direct: Competitor = {
   launch: ({ daemon }) => Promise.resolve({ socket: daemon, tlsPort: null, process: null }),
 };
 
-export function ours(workers: number, { metrics = false } = {}): Competitor {
+/** What one column of the proxy has beside the other. */
+export interface OursOptions {
+  readonly metrics?: boolean;
+  /** Whom workers run as; they have no rights where the daemon's socket is. */
+  readonly workerUser?: string;
+}
+
+export function ours(
+  workers: number,
+  { metrics = false, workerUser }: OursOptions = {},
+): Competitor {
   const name = workers === 1 ? 'virtproxyd, 1 worker' : `virtproxyd, ${workers} workers`;
   return {
-    name: metrics ? `${name}, metrics` : name,
+    name: [name, ...(metrics ? ['metrics'] : []), ...(workerUser ? ['own user'] : [])].join(', '),
     kind: 'ours',
     launch: async (task) => {
-      const cluster = `[cluster]\nworkers = ${workers}\n[routes]\nqemu = ${task.daemon}\nstorage = ${task.daemon}\n`;
+      const user = workerUser === undefined ? '' : `worker_user = ${workerUser}\n`;
+      const cluster = `[cluster]\nworkers = ${workers}\n${user}[routes]\nqemu = ${task.daemon}\nstorage = ${task.daemon}\n`;
       const listen = `[metrics]\nlisten = ${join(task.directory, 'metrics-sock')}\n`;
       const file = join(task.directory, 'virtproxyd-cluster.ini');
       await writeFile(file, metrics ? cluster + listen : cluster);

@@ -24,6 +24,7 @@ const usage = `Usage: npm run bench -- [OPTION]...
   --repeats N            repetitions of each row (3)
   --workers N,...        virtproxyd with these numbers of workers (1, 2 and 4, as far as there are cores)
   --metrics              virtproxyd with metrics on as well, to see what they cost
+  --worker-user NAME     virtproxyd with workers of this user as well, to see what that costs
   --c-virtproxyd PATH    compare with libvirt's own virtproxyd
   --json FILE            write all figures
   --svg FILE             write a plot
@@ -39,6 +40,7 @@ const options = {
   repeats: { type: 'string' },
   workers: { type: 'string' },
   metrics: { type: 'boolean' },
+  'worker-user': { type: 'string' },
   'c-virtproxyd': { type: 'string' },
   json: { type: 'string' },
   svg: { type: 'string' },
@@ -113,12 +115,17 @@ function numbers(text: string, option: string): number[] {
 function competitorsFor(
   workers: readonly number[],
   metrics: boolean,
+  workerUser: string | undefined,
   cProgram: string | undefined,
 ): Competitor[] {
   const relay = findHaproxy();
   return [
     direct,
-    ...workers.flatMap((count) => [ours(count), ...(metrics ? [ours(count, { metrics })] : [])]),
+    ...workers.flatMap((count) => [
+      ours(count),
+      ...(metrics ? [ours(count, { metrics })] : []),
+      ...(workerUser === undefined ? [] : [ours(count, { workerUser })]),
+    ]),
     ...(relay === null ? [] : [haproxy(relay)]),
     ...(cProgram === undefined ? [] : [cVirtproxyd(cProgram)]),
   ];
@@ -179,7 +186,12 @@ async function main(): Promise<number> {
   const [repeats = 1] = numbers(values.repeats ?? (values.quick ? '1' : '3'), 'repeats');
   const streamBytes = (values.quick ? 128 : 512) * MiB;
   const names = values.rows?.split(',');
-  const competitors = competitorsFor(workers, values.metrics === true, values['c-virtproxyd']);
+  const competitors = competitorsFor(
+    workers,
+    values.metrics === true,
+    values['worker-user'],
+    values['c-virtproxyd'],
+  );
 
   const bench = await Bench.open(
     buildPrograms(),
