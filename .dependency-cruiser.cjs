@@ -19,6 +19,7 @@ const rooms = {
   'primary/workers': [],
   'primary/listeners': [],
   'primary/clients': ['primary/listeners', 'primary/workers'],
+  'primary/daemons': ['primary/clients', 'primary/workers'],
   'primary/host': ['primary/listeners'],
   cli: ['native', 'config', 'logging', 'primary', 'auth'],
 };

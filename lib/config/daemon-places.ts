@@ -25,6 +25,28 @@ export interface DaemonPlace {
 export type PlacesConfiguration = Pick<Configuration, 'mode' | 'routes' | 'paths'>;
 
 /**
+ * Whether a driver, which may be a client's word, can have a daemon on this host: it is one that
+ * libvirt has a daemon for, or `[routes]` says where it is.
+ */
+export function isConfigured({ routes }: PlacesConfiguration, driver: string): boolean {
+  return (
+    knownDrivers.includes(driver) ||
+    Object.hasOwn(routes, driver) ||
+    routes[ROUTES.default] !== undefined
+  );
+}
+
+/** The socket of a driver's daemon. In session mode daemons have no read-only ones. */
+export function socketPath(
+  configuration: PlacesConfiguration,
+  driver: string,
+  readOnly: boolean,
+): string {
+  const { path } = daemonPlace(configuration, driver);
+  return readOnly && configuration.mode === 'system' ? `${path}-ro` : path;
+}
+
+/**
  * Where the daemon of a driver is: the standard place of the mode, unless `[routes]` says
  * otherwise. The driver may be a client's word: of `[routes]` only what the file itself sets
  * counts.

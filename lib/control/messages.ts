@@ -82,6 +82,10 @@ export type PrimaryMessage =
       readonly patience: number;
       readonly reason: string;
     }
+  /** A daemon's socket cannot be had for the system's reason, such as ENOENT: see `connect`. */
+  | { readonly kind: 'unconnected'; readonly number: number; readonly code: string }
+  /** Whether a daemon's socket is there: see `look`. */
+  | { readonly kind: 'seen'; readonly number: number; readonly exists: boolean }
   /** What polkit says of a client: null is a yes, else why it is refused, for the log. */
   | { readonly kind: 'polkit'; readonly id: number; readonly refusal: string | null }
   | ({ readonly kind: 'logging' } & WorkerLogging)
@@ -110,9 +114,24 @@ export type WorkerMessage =
    * log.
    */
   | { readonly kind: 'worn'; readonly state: string }
+  | ({ readonly kind: 'connect'; readonly client: number } & DaemonQuestion)
+  | ({ readonly kind: 'look' } & DaemonQuestion)
   /** Asks polkit whether a client may use its socket. Answered by `polkit`, unless it leaves. */
   | { readonly kind: 'askPolkit'; readonly id: number }
   | ClientMessage;
+
+/**
+ * A worker that cannot reach daemons' sockets itself has the primary connect to one for a client,
+ * or look whether there is one. The primary alone decides where a driver's socket is. `connect` is
+ * answered by a descriptor with that number, which is passed beside the control channel, or by
+ * `unconnected`, `look` by `seen`; a question that no worker has to ask, by nothing.
+ */
+export interface DaemonQuestion {
+  /** Of 32 bits, which no other question has that is not answered yet. */
+  readonly number: number;
+  readonly driver: string;
+  readonly readOnly: boolean;
+}
 
 /** The calls that a worker's clients have made and that are not answered yet. */
 export interface WorkerLoad {

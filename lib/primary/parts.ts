@@ -6,6 +6,7 @@ import { Administration, adminSettingsOf } from './administration.js';
 import { clientLimits } from './clients/client-limits.js';
 import { PolkitQuestions } from './clients/polkit-questions.js';
 import { Reception } from './clients/reception.js';
+import { DaemonBroker } from './daemons/broker.js';
 import { Entrance } from './entrance.js';
 import { runHooks, type HookEvent } from './host/hooks.js';
 import { IdleClock } from './host/idle-clock.js';
@@ -46,6 +47,7 @@ export class PrimaryParts {
   readonly watch: WorkerWatch;
   readonly reception: Reception;
   readonly polkit: PolkitQuestions;
+  readonly broker: DaemonBroker;
   readonly observation: Observation;
   readonly admin: AdminServer;
   readonly entrance: Entrance;
@@ -75,6 +77,7 @@ export class PrimaryParts {
       () => this.configuration.cluster.login_timeout * 1000,
       log.for('rpc.reception'),
     );
+    this.broker = new DaemonBroker(reception.clients, this.polkit, log.for('remote.daemon'));
     const seen = { configuration: () => this.configuration, reception, pool, logging };
     this.observation = new Observation({
       ...seen,

@@ -23,6 +23,7 @@ export async function prepare(
 ): Promise<Prepared> {
   const { listeners } = parts.entrance;
   const prerequisites = await checkPrerequisites(configuration, parts.log);
+  parts.broker.prepare(configuration);
   const metrics = await metricsFor(parts, configuration);
   makeRunDirectory(configuration);
   await listeners.prepare(await planListeners(configuration, listeners.activated));

@@ -176,6 +176,12 @@ export class Primary implements LifecycleEffects, PoolEvents {
       case 'worn':
         watch.onWorn(worker, news.state);
         break;
+      case 'connect':
+        this.parts.broker.onConnect(worker, news);
+        break;
+      case 'look':
+        void this.parts.broker.onLook(worker, news);
+        break;
       case 'askPolkit':
         void this.parts.polkit.ask(worker, news.id);
         break;
@@ -188,6 +194,7 @@ export class Primary implements LifecycleEffects, PoolEvents {
   }
 
   onWorkerLost(worker: WorkerProcess): void {
+    this.parts.broker.onWorkerLost(worker);
     this.parts.reception.onWorkerLost(worker);
   }
 

@@ -1,5 +1,7 @@
+import { Socket } from 'node:net';
 import { accessRules, rightsOf } from '../auth/rights.js';
 import type { Configuration } from '../config/configuration.js';
+import { isConfigured } from '../config/daemon-places.js';
 import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
 import type {
@@ -12,7 +14,7 @@ import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
-import { SocketStream } from '../transport/socket-stream.js';
+import type { SocketStream } from '../transport/socket-stream.js';
 import { Arrivals, type ArrivalsHost, type TlsMeans } from './arrivals.js';
 import { SaslWear } from './client/sasl-wear.js';
 import { Session } from './client/session.js';
@@ -21,6 +23,7 @@ import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
 import { SessionDaemons } from './daemon/autostart.js';
 import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
+import { ownConnector, PrimaryConnector, type Connector } from './daemon/connector.js';
 import { tooManyOpenFiles } from './daemon/errors.js';
 import { DaemonRestarts } from './daemon/restarts.js';
 import { CallMeter } from './reports/call-meter.js';
@@ -33,6 +36,9 @@ const tickInterval = 1000;
 
 /** Milliseconds that workers and daemons that are polled are left in peace. */
 const pollInterval = 20;
+
+/** The descriptor on which the primary passes daemons' sockets. */
+const passageDescriptor = 5;
 
 /** Descriptors that no daemon's connection may use. */
 const reservedForArrivals = 16;
@@ -48,6 +54,8 @@ export class Worker {
   private readonly context: SessionContext;
   /** Starts daemons that are missing, in session mode. */
   private readonly starter: SessionDaemons | null;
+  /** Has the primary connect to daemons, where this process may not. */
+  private readonly broker: PrimaryConnector | null;
   /** Null with metrics off. */
   private readonly reporter: Reporter | null;
   private readonly arrivals: Arrivals;
@@ -56,7 +64,7 @@ export class Worker {
   private ending = false;
 
   private constructor(
-    { configuration, logging }: WorkerSetup,
+    { configuration, logging, user }: WorkerSetup,
     private readonly channel: Channel,
     tls: TlsMeans | null,
   ) {
@@ -67,6 +75,7 @@ export class Worker {
       configuration.mode === 'session'
         ? new SessionDaemons(process.env, this.log.for('remote.daemon'))
         : null;
+    this.broker = user === null ? null : this.makeBroker(configuration);
     this.context = this.makeContext(configuration);
     const { meter } = this.context;
     this.reporter = meter === null ? null : this.makeReporter(meter);
@@ -111,6 +120,10 @@ export class Worker {
       case 'evict':
         void this.arrivals.evict(message);
         break;
+      case 'unconnected':
+      case 'seen':
+        this.broker?.onAnswer(message);
+        break;
       case 'polkit':
         this.underPolkit.get(message.id)?.(message.refusal);
         this.underPolkit.delete(message.id);
@@ -150,13 +163,29 @@ export class Worker {
    * Leaves some descriptors for clients that are on their way from the primary: one that is lost
    * cannot be told so.
    */
-  private async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
+  private async connect(
+    client: number,
+    endpoint: Endpoint,
+    signal: AbortSignal,
+  ): Promise<SocketStream> {
     const stream = await (this.starter?.connect(endpoint, signal) ??
-      SocketStream.connect(endpoint.path, signal));
+      this.connector.connect(client, endpoint, signal));
     this.arrivals.onDescriptor(stream.fd);
     if (!isScarce(stream.fd, reservedForArrivals)) return stream;
     stream.destroy();
     throw tooManyOpenFiles();
+  }
+
+  private get connector(): Connector {
+    return this.broker ?? ownConnector;
+  }
+
+  private makeBroker(configuration: Configuration): PrimaryConnector {
+    return new PrimaryConnector(
+      (question) => this.channel.send(question),
+      new Socket({ fd: passageDescriptor }),
+      (driver) => isConfigured(configuration, driver),
+    );
   }
 
   private makeReporter(meter: CallMeter): Reporter {
@@ -179,7 +208,9 @@ export class Worker {
 
   private makeContext(configuration: Configuration): SessionContext {
     const { log } = this;
-    const daemons = new DaemonDirectory(configuration);
+    const daemons = new DaemonDirectory(configuration, (endpoint) =>
+      this.connector.exists(endpoint),
+    );
     const rules = accessRules(configuration.access, accounts);
     const meter = configuration.metrics.listen === null ? null : new CallMeter(daemons.daemonNames);
     const wear = new SaslWear((state) => {
@@ -188,7 +219,7 @@ export class Worker {
     return {
       configuration,
       daemons,
-      connect: (endpoint, signal) => this.connect(endpoint, signal),
+      connect: (client, endpoint, signal) => this.connect(client, endpoint, signal),
       restarts: new DaemonRestarts(
         {
           patience: configuration.cluster.daemon_restart_timeout * 1000,

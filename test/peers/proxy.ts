@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { procedure } from '../../lib/rpc/session-messages.js';
 import { ClientProcess, socketUri, type Account } from './clients.js';
 import { RawClient } from './raw-client.js';
+import { testWorkerUser } from './test-worker-user.js';
 import { freshDirectory, until } from './waiting.js';
 
 type ConfValue = string | number | readonly string[];
@@ -221,9 +222,20 @@ async function launch(directory: string, options: ProxyOptions): Promise<Launche
   const pidFile = join(directory, 'virtproxyd.pid');
   const places = { unix_sock_dir: directory };
   await writeFile(conf, confText({ ...places, ...withoutLogin }, options.conf));
-  await writeFile(join(directory, 'virtproxyd-cluster.ini'), options.cluster ?? '');
+  const cluster = withWorkerUser(options.cluster ?? '');
+  await writeFile(join(directory, 'virtproxyd-cluster.ini'), cluster);
   const args = ['-f', conf, '-p', pidFile, ...(options.args ?? [])];
   return { process: startProgram(args, options), runDirectory: directory, pidFile };
+}
+
+/** The cluster's file with the worker_user of this run, if there is one. */
+function withWorkerUser(cluster: string): string {
+  const user = testWorkerUser();
+  if (user === null || /^worker_user\b/m.test(cluster)) return cluster;
+  const line = `worker_user = ${user.name}\n`;
+  return /^\[cluster\]$/m.test(cluster)
+    ? cluster.replace(/^\[cluster\]\n/m, (section) => section + line)
+    : `[cluster]\n${line}${cluster}`;
 }
 
 /** The environment of a user's session whose directories all lie in `directory`. */

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { testWorkerUser } from './test-worker-user.js';
 
 const saslpasswd = '/usr/sbin/saslpasswd2';
 
@@ -51,6 +52,11 @@ export class SaslAccounts {
     for (const [user, password] of Object.entries(users)) {
       const options = ['-f', database, '-c', '-p', '-a', 'libvirt', user];
       execFileSync(saslpasswd, options, { input: password });
+    }
+    const reader = testWorkerUser();
+    if (reader !== null) {
+      await chown(database, 0, reader.gid);
+      await chmod(database, 0o640);
     }
     return new SaslAccounts(own, users);
   }

@@ -180,8 +180,9 @@ export class ClientRegistry {
     return first;
   }
 
+  /** What was said first counts: a worker cannot give a client rights later. */
   onLogin(client: Client, identity: ProvenIdentity): void {
-    client.identity = identity;
+    client.identity ??= identity;
     client.loggedIn = true;
     this.anonymous.delete(client);
   }

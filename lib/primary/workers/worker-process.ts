@@ -1,7 +1,9 @@
 import type { Worker as ClusterWorker } from 'node:cluster';
 import { createInterface } from 'node:readline';
+import type { Socket } from 'node:net';
 import type { Duplex, Readable } from 'node:stream';
 import { ControlChannel } from '../../control/channel.js';
+import type { Configuration } from '../../config/configuration.js';
 import type {
   ClientIntroduction,
   PrimaryMessage,
@@ -9,6 +11,7 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../../control/messages.js';
+import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
 import type { SocketHandle } from '../../transport/socket-stream.js';
 
 /**
@@ -34,16 +37,20 @@ export interface WorkerEvents {
 /** The descriptor of the control channel in a worker's stdio. */
 const controlDescriptor = 4;
 
+/** The one beside it, for descriptors of daemons' sockets. */
+const passageDescriptor = 5;
+
 /**
- * A worker's stdio: nothing to read or print, complaints to us, node's channel, the control
- * channel.
+ * A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel
+ * and the passage. Node's channel is closed when a worker drains.
  */
-export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe'] as const;
+export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe', 'pipe'] as const;
 
 /** The primary's side of one worker process. */
 export class WorkerProcess {
   private current: WorkerState = 'spare';
   private configuredFor = 0;
+  private given: Configuration | null = null;
   private clientCount = 0;
   /** Clients it was handed and has not said that it has. */
   private untaken = 0;
@@ -53,6 +60,7 @@ export class WorkerProcess {
   /** Milliseconds of `performance.now()` when it last showed life. */
   private aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
+  private readonly passage: Socket;
   /** Those that have asked for its load, oldest first. */
   private readonly askers: ((load: WorkerLoad) => void)[] = [];
   /** Those that wait whether it becomes ready. */
@@ -64,12 +72,15 @@ export class WorkerProcess {
     readonly slot: number,
     private readonly events: WorkerEvents,
   ) {
-    const { stdio } = process.process;
+    const stdio: readonly unknown[] = process.process.stdio;
     this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
-      stdio[controlDescriptor] as unknown as Duplex,
+      stdio[controlDescriptor] as Duplex,
       (message) => this.onMessage(message),
       () => undefined,
     );
+    this.passage = stdio[passageDescriptor] as Socket;
+    // Of a worker that dies others tell.
+    this.passage.on('error', () => undefined);
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
       events.onComplaint(this, line);
     });
@@ -96,6 +107,11 @@ export class WorkerProcess {
   /** Counts reloads; a worker belongs to the one whose configuration it was given. */
   get generation(): number {
     return this.configuredFor;
+  }
+
+  /** That of its generation; null while it is a spare. */
+  get configuration(): Configuration | null {
+    return this.given;
   }
 
   /** Clients it has or is being handed. */
@@ -147,6 +163,7 @@ export class WorkerProcess {
   configure(setup: WorkerSetup, generation: number): void {
     this.current = 'starting';
     this.configuredFor = generation;
+    this.given = setup.configuration;
     this.aliveAt = performance.now();
     this.send({ kind: 'configure', ...setup });
   }
@@ -158,6 +175,14 @@ export class WorkerProcess {
 
   send(message: PrimaryMessage): void {
     this.channel.send(message);
+  }
+
+  /**
+   * Passes it descriptors that it has asked for, which are closed here then; false when its socket
+   * is full, and nothing has happened. Throws NativeError when it is gone.
+   */
+  pass(descriptors: readonly NumberedDescriptor[]): boolean {
+    return sendNumbered(this.passage, descriptors);
   }
 
   /** Resolves when it has done all that it was told; never when it ends before. */

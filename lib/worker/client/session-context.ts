@@ -7,8 +7,7 @@ import type { AuditTrail } from '../reports/call-audit.js';
 import type { SessionFigures } from '../reports/reporter.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import type { ConnectionTarget } from '../daemon/connection-uri.js';
-import type { DaemonDirectory } from '../daemon/directory.js';
-import type { Connect } from '../daemon/connection.js';
+import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import type { DaemonRestarts } from '../daemon/restarts.js';
 import type { LoginSettings } from './login.js';
 
@@ -16,7 +15,12 @@ import type { LoginSettings } from './login.js';
 export interface SessionContext {
   readonly configuration: Configuration;
   readonly daemons: DaemonDirectory;
-  readonly connect: Connect;
+  /** As `Connect`, for the client of that number. */
+  readonly connect: (
+    client: number,
+    endpoint: Endpoint,
+    signal: AbortSignal,
+  ) => Promise<ByteStream>;
   readonly restarts: DaemonRestarts;
   /** What to open for an empty URI, or null when no daemon is there. */
   readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;

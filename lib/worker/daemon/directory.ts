@@ -1,10 +1,10 @@
-import { access } from 'node:fs/promises';
 import { ROUTES } from '../../config/cluster-keys.js';
 import {
   daemonPlace,
   hypervisorDrivers,
   knownDrivers,
   type DaemonPlace,
+  socketPath,
   type PlacesConfiguration,
 } from '../../config/daemon-places.js';
 import type { ConnectionTarget } from './connection-uri.js';
@@ -13,6 +13,7 @@ import type { SecondaryDriver } from '../../rpc/procedures.js';
 /** A daemon to connect to, by its read-write or its read-only socket. */
 export interface Endpoint extends DaemonPlace {
   readonly driver: string;
+  readonly readOnly: boolean;
 }
 
 /**
@@ -34,26 +35,21 @@ const driversWithSecondaries: ReadonlySet<string> = new Set([
  */
 const anyDriver = ROUTES.default;
 
-const exists = async (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
-
 /**
  * Where the daemons of this host are: the standard places of the mode, unless `[routes]` says
  * otherwise.
  */
 export class DaemonDirectory {
-  constructor(private readonly configuration: PlacesConfiguration) {}
+  constructor(
+    private readonly configuration: PlacesConfiguration,
+    /** Whether a daemon's socket is there. */
+    private readonly exists: (endpoint: Endpoint) => Promise<boolean>,
+  ) {}
 
   endpoint(driver: string, readOnly: boolean): Endpoint {
-    const { daemon, path } = daemonPlace(this.configuration, driver);
-    return {
-      driver,
-      daemon,
-      path: readOnly && this.configuration.mode === 'system' ? `${path}-ro` : path,
-    };
+    const { daemon } = daemonPlace(this.configuration, driver);
+    const path = socketPath(this.configuration, driver, readOnly);
+    return { driver, daemon, path, readOnly };
   }
 
   /**
@@ -86,7 +82,7 @@ export class DaemonDirectory {
     for (const driver of this.probed) {
       // That the shared socket exists does not tell which drivers are behind it.
       if (isShared && routes[driver] === undefined) continue;
-      if (await exists(this.endpoint(driver, readOnly).path)) return target(driver);
+      if (await this.exists(this.endpoint(driver, readOnly))) return target(driver);
     }
     if (isShared) return { driver: anyDriver, uri: '' };
     const startable = this.probed.find((driver) => isInstalled(`virt${driver}d`));

@@ -70,7 +70,7 @@ describe('primary/clients/polkit-questions', () => {
       worker: worker.process,
       silentSince: null,
       stage: 'login',
-      isAsked: false,
+      isBeingEvicted: false,
       loggedIn: false,
       identity: null,
       onLeft: null,

@@ -32,7 +32,7 @@ export class FakeProcess {
       this.received.push(message);
       if (message.kind === 'configure' && isObedient) this.say({ kind: 'ready' });
     });
-    const stdio = [null, null, new PassThrough(), null, theirs];
+    const stdio = [null, null, new PassThrough(), null, theirs, new PassThrough()];
     this.cluster = Object.assign(new EventEmitter(), {
       process: Object.assign(this.child, { pid, stdio, kill: () => this.die('SIGKILL') }),
       send: ({ id }: { id: number }) => this.handed.push(id),

@@ -27,7 +27,12 @@ import { frameOf } from '../../peers/frame-socket.js';
 import { until } from '../../peers/waiting.js';
 import { ScriptedStream } from '../scripted-stream.js';
 
-const endpoint: Endpoint = { driver: 'qemu', daemon: 'virtqemud', path: '/run/virtqemud-sock' };
+const endpoint: Endpoint = {
+  driver: 'qemu',
+  daemon: 'virtqemud',
+  path: '/run/virtqemud-sock',
+  readOnly: false,
+};
 const getHostname = 59;
 const domainCreate = 9;
 const volumeUpload = 208;
