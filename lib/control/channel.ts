@@ -3,6 +3,9 @@ import type { Duplex } from 'node:stream';
 /** A message longer than this many bytes cannot be ours. */
 const maxMessageLength = 16 * 1024 * 1024;
 
+/** Milliseconds that a message in no haste waits at most. */
+const moment = 2;
+
 const newline = 0x0a;
 
 /**
@@ -12,6 +15,9 @@ const newline = 0x0a;
 export class ControlChannel<Sent, Received> {
   private partial: Buffer[] = [];
   private partialLength = 0;
+  /** Lines that wait for company. */
+  private later = '';
+  private timer: NodeJS.Timeout | null = null;
 
   /** `onClosed` is called once, when the other end is gone or has sent what is no message. */
   constructor(
@@ -38,17 +44,36 @@ export class ControlChannel<Sent, Received> {
 
   /** Messages to a closed channel are dropped: the other end is gone. */
   send(message: Sent): void {
-    if (this.pipe.writable) this.pipe.write(JSON.stringify(message) + '\n');
+    this.later += JSON.stringify(message) + '\n';
+    this.sendWaiting();
+  }
+
+  /**
+   * As `send`, for what is in no haste: it goes with the next message, or after a moment. The other
+   * end is woken less often then, which costs more than most messages.
+   */
+  sendSoon(message: Sent): void {
+    this.later += JSON.stringify(message) + '\n';
+    this.timer ??= setTimeout(() => this.sendWaiting(), moment);
   }
 
   /** Calls `done` once all messages sent so far are with the kernel. */
   flush(done: () => void): void {
+    this.sendWaiting();
     if (this.pipe.writable) this.pipe.write('', () => done());
     else done();
   }
 
   close(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
     this.pipe.destroy();
+  }
+
+  private sendWaiting(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    if (this.pipe.writable) this.pipe.write(this.later);
+    this.later = '';
   }
 
   private received(chunk: Buffer): void {

@@ -74,7 +74,7 @@ export class Arrivals {
   onSocket(message: unknown, handle: unknown): void {
     const introduction = message as ClientIntroduction;
     const { id } = introduction;
-    this.channel.send({ kind: 'taken', id });
+    this.channel.sendSoon({ kind: 'taken', id });
     if (handle === undefined || handle === null) {
       // The client left while its socket was on the way.
       this.channel.send({ kind: 'closed', id });

@@ -4,11 +4,12 @@ import type { Configuration } from '../config/configuration.js';
 import { isConfigured } from '../config/daemon-places.js';
 import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
-import type {
-  PrimaryMessage,
-  WorkerLoad,
-  WorkerMessage,
-  WorkerSetup,
+import {
+  beginsAnonymous,
+  type PrimaryMessage,
+  type WorkerLoad,
+  type WorkerMessage,
+  type WorkerSetup,
 } from '../control/messages.js';
 import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
@@ -23,7 +24,12 @@ import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
 import { SessionDaemons } from './daemon/autostart.js';
 import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
-import { ownConnector, PrimaryConnector, type Connector } from './daemon/connector.js';
+import {
+  ownConnector,
+  PrimaryConnector,
+  reservedForArrivals,
+  type Connector,
+} from './daemon/connector.js';
 import { tooManyOpenFiles } from './daemon/errors.js';
 import { DaemonRestarts } from './daemon/restarts.js';
 import { CallMeter } from './reports/call-meter.js';
@@ -39,9 +45,6 @@ const pollInterval = 20;
 
 /** The descriptor on which the primary passes daemons' sockets. */
 const passageDescriptor = 5;
-
-/** Descriptors that no daemon's connection may use. */
-const reservedForArrivals = 16;
 
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
@@ -156,6 +159,7 @@ export class Worker {
   private begin(arrival: Arrival): void {
     const session = new Session(arrival, this.context);
     this.sessions.set(session.id, session);
+    if (!beginsAnonymous(arrival.introduction)) this.connectAhead(arrival);
     session.start();
   }
 
@@ -174,6 +178,16 @@ export class Worker {
     if (!isScarce(stream.fd, reservedForArrivals)) return stream;
     stream.destroy();
     throw tooManyOpenFiles();
+  }
+
+  /** All is known of the client by which its rights are decided. */
+  private connectAhead({ introduction, x509Name }: Arrival): void {
+    if (this.broker === null) return;
+    const { context } = this;
+    const { readOnly } = context.rights({ ...introduction, saslUserName: null, x509Name });
+    this.broker.connectAhead(introduction.id, readOnly, (driver) =>
+      context.daemons.endpoint(driver, readOnly),
+    );
   }
 
   private get connector(): Connector {
@@ -260,6 +274,7 @@ export class Worker {
         const { id } = session;
         this.sessions.delete(id);
         this.underPolkit.delete(id);
+        this.broker?.forget(id);
         this.arrivals.onSettled(id);
         this.reporter?.left(session);
         this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });

@@ -3,6 +3,8 @@ import { access } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { constants } from 'node:os';
 import type { DaemonQuestion, PrimaryMessage, WorkerMessage } from '../../control/messages.js';
+import { isScarce } from '../../native/descriptors.js';
+import { hasHungUp } from '../../native/hang-up.js';
 import { receiveNumbered } from '../../transport/numbered-descriptors.js';
 import { SocketStream } from '../../transport/socket-stream.js';
 import type { Endpoint } from './directory.js';
@@ -33,10 +35,31 @@ interface Waiting {
   readonly failed: (code: string) => void;
 }
 
-/** By the primary's, which connects and passes the connected socket. */
+/** A connection that was asked for before its client has. */
+interface Ahead {
+  readonly driver: string;
+  readonly readOnly: boolean;
+  readonly giveUp: AbortController;
+  /** Null when it cannot be had. */
+  readonly descriptor: Promise<number | null>;
+}
+
+/** Descriptors that no daemon's connection may use. */
+export const reservedForArrivals = 16;
+
+/** Milliseconds for which a connection is kept that its client has not asked for. */
+const aheadPatience = 2000;
+
+/**
+ * By the primary's, which connects and passes the connected socket. The way to the primary and back
+ * costs more than all the rest, so that it is asked as soon as a client is there, for the daemon
+ * that the one before has used.
+ */
 export class PrimaryConnector implements Connector {
   private readonly connecting = new Map<number, Waiting>();
   private readonly looking = new Map<number, (exists: boolean) => void>();
+  private readonly ahead = new Map<number, Ahead>();
+  private lastDriver: string | null = null;
   private lastNumber = 0;
 
   constructor(
@@ -60,7 +83,32 @@ export class PrimaryConnector implements Connector {
   async connect(client: number, endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
     if (!this.isConfigured(endpoint.driver)) throw connectError('ENOENT', endpoint);
-    return SocketStream.opened(await this.descriptorFor(client, endpoint, signal));
+    this.lastDriver = endpoint.driver;
+    const ahead = this.ahead.get(client);
+    const early = ahead && (await this.takeAhead(ahead, client, endpoint, signal));
+    return SocketStream.opened(early ?? (await this.descriptorFor(client, endpoint, signal)));
+  }
+
+  /** A client is there that may use what it asks for first, by a socket of that kind. */
+  connectAhead(client: number, readOnly: boolean, endpointOf: (driver: string) => Endpoint): void {
+    const driver = this.lastDriver;
+    if (driver === null) return;
+    const giveUp = new AbortController();
+    const descriptor = this.descriptorFor(client, endpointOf(driver), giveUp.signal).then(
+      (descriptor) => (isScarce(descriptor, reservedForArrivals) ? closed(descriptor) : descriptor),
+      () => null,
+    );
+    this.ahead.set(client, { driver, readOnly, giveUp, descriptor });
+    setTimeout(() => this.forget(client), aheadPatience).unref();
+  }
+
+  /** A client has left, or will not use what was connected ahead. */
+  forget(client: number): void {
+    const ahead = this.ahead.get(client);
+    if (ahead === undefined) return;
+    this.ahead.delete(client);
+    ahead.giveUp.abort(new Error('not wanted'));
+    void ahead.descriptor.then(closed);
   }
 
   exists(endpoint: Endpoint): Promise<boolean> {
@@ -80,6 +128,31 @@ export class PrimaryConnector implements Connector {
     }
     this.looking.get(number)?.(answer.exists);
     this.looking.delete(number);
+  }
+
+  /**
+   * What was connected ahead, if it is what the client wants and the daemon is still there. Rejects
+   * with the signal's reason.
+   */
+  private async takeAhead(
+    ahead: Ahead,
+    client: number,
+    { driver, readOnly }: Endpoint,
+    signal: AbortSignal,
+  ): Promise<number | null> {
+    if (ahead.driver !== driver || ahead.readOnly !== readOnly) {
+      this.forget(client);
+      return null;
+    }
+    this.ahead.delete(client);
+    const aborted = (): void => ahead.giveUp.abort(signal.reason);
+    signal.addEventListener('abort', aborted);
+    const descriptor = await ahead.descriptor;
+    signal.removeEventListener('abort', aborted);
+    const isWanted = descriptor !== null && !signal.aborted && !hasHungUp(descriptor);
+    if (!isWanted) closed(descriptor);
+    signal.throwIfAborted();
+    return isWanted ? descriptor : null;
   }
 
   private descriptorFor(client: number, endpoint: Endpoint, signal: AbortSignal): Promise<number> {
@@ -117,4 +190,10 @@ function connectError(code: string, { path }: Endpoint): NodeJS.ErrnoException {
   const errno = (constants.errno as Readonly<Record<string, number>>)[code] ?? 0;
   const error = new Error(`connect ${code} ${path}`);
   return Object.assign(error, { code, errno: -errno, syscall: 'connect' });
+}
+
+/** Closes a descriptor that is not used, if there is one; then there is none. */
+function closed(descriptor: number | null): null {
+  if (descriptor !== null) closeSync(descriptor);
+  return null;
 }

@@ -88,6 +88,73 @@ describe('worker/daemon/connector', () => {
     daemon.destroy();
   });
 
+  describe('ahead of its client', () => {
+    const endpointOf = (driver: string): Endpoint => ({ ...endpoint, driver });
+    let daemon: Socket;
+    let isClosed: boolean;
+
+    /** One client connects; then another is there, and what is asked for ahead of it comes. */
+    beforeEach(async () => {
+      const [near, descriptor] = socketPair();
+      const first = connector.connect(1, endpoint, never);
+      sendNumbered(primary, [{ number: 1, descriptor }]);
+      (await first).destroy();
+      closeSync(near);
+      connector.connectAhead(2, true, endpointOf);
+      expect(asked.splice(0).at(-1)).to.deep.include({ client: 2, driver: 'qemu', number: 2 });
+      const [far, ahead] = socketPair();
+      daemon = new Socket({ fd: far });
+      isClosed = false;
+      daemon.on('end', () => (isClosed = true)).resume();
+      sendNumbered(primary, [{ number: 2, descriptor: ahead }]);
+    });
+    afterEach(() => daemon.destroy());
+
+    const closes = (): Promise<unknown> =>
+      until(() => isClosed, { what: 'the end of the connection' });
+
+    it('has the socket there when it is wanted, for one client once', async () => {
+      const stream = await connector.connect(2, endpoint, never);
+      expect(asked).to.deep.equal([]);
+      connector.forget(2);
+      stream.write(Buffer.from('x'));
+      await new Promise((resolve) => daemon.once('data', resolve));
+      expect(isClosed).to.equal(false);
+      stream.destroy();
+      void failure(connector.connect(2, endpoint, never));
+      await until(() => asked.length === 1, { what: 'a question' });
+    });
+
+    it('closes it when another one is wanted', async () => {
+      void failure(connector.connect(2, { ...endpoint, readOnly: false }, never));
+      await closes();
+      expect(asked).to.have.length(1);
+    });
+
+    it('closes it when the client leaves', async () => {
+      connector.forget(2);
+      await closes();
+    });
+
+    it('closes it when nobody wants it', () => closes());
+
+    it('asks again when the daemon has gone', async () => {
+      await new Promise(setImmediate);
+      daemon.destroy();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      void failure(connector.connect(2, endpoint, never));
+      await until(() => asked.length === 1, { what: 'a question' });
+    });
+
+    it('gives up when its client does', async () => {
+      const giveUp = new AbortController();
+      const failing = failure(connector.connect(2, endpoint, giveUp.signal));
+      giveUp.abort(new Error('gave up'));
+      expect((await failing).message).to.equal('gave up');
+      await closes();
+    });
+  });
+
   it('keeps answers apart', async () => {
     const [one, other] = [1, 2].map((client) =>
       failure(connector.connect(client, endpoint, never)),
