@@ -65,7 +65,7 @@ describe('primary/clients/polkit-questions', () => {
       connectedAt: 0,
       origin: 'a',
       hasSpoken: false,
-      nextLook: 0,
+      nextCheck: 0,
       connection: null,
       worker: worker.process,
       silentSince: null,

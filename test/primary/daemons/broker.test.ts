@@ -119,7 +119,7 @@ describe('primary/daemons/broker', () => {
       connectedAt: 0,
       origin: 'a',
       hasSpoken: false,
-      nextLook: 0,
+      nextCheck: 0,
       connection: null,
       worker: worker.process,
       silentSince: null,

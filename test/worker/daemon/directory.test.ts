@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { PlacesConfiguration } from '../../../lib/config/daemon-places.js';
+import { ownConnector } from '../../../lib/worker/daemon/connector.js';
 import { DaemonDirectory } from '../../../lib/worker/daemon/directory.js';
 import { freshDirectory } from '../../peers/waiting.js';
 
@@ -12,11 +13,14 @@ const directoryOf = (
   routes: Routes = {},
   daemonDirectory = '/run/libvirt',
 ): DaemonDirectory =>
-  new DaemonDirectory({
-    mode,
-    routes,
-    paths: { daemonDirectory } as PlacesConfiguration['paths'],
-  });
+  new DaemonDirectory(
+    {
+      mode,
+      routes,
+      paths: { daemonDirectory } as PlacesConfiguration['paths'],
+    },
+    (endpoint) => ownConnector.exists(endpoint),
+  );
 
 describe('the directory of daemons', () => {
   const endpoints: readonly (readonly [
@@ -70,7 +74,7 @@ describe('the directory of daemons', () => {
   ];
   for (const [title, directory, driver, readOnly, daemon, path] of endpoints) {
     it(title, () => {
-      expect(directory.endpoint(driver, readOnly)).to.eql({ driver, daemon, path });
+      expect(directory.endpoint(driver, readOnly)).to.eql({ driver, daemon, path, readOnly });
     });
   }
 

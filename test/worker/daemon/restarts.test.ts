@@ -5,7 +5,12 @@ import { DaemonRestarts, type Returning } from '../../../lib/worker/daemon/resta
 import { recordedLog } from '../../primary/recorded-log.js';
 import { until } from '../../peers/waiting.js';
 
-const endpoint: Endpoint = { driver: 'qemu', daemon: 'virtqemud', path: '/run/virtqemud-sock' };
+const endpoint: Endpoint = {
+  driver: 'qemu',
+  daemon: 'virtqemud',
+  path: '/run/virtqemud-sock',
+  readOnly: false,
+};
 const missing = Object.assign(new Error('gone'), { code: 'ENOENT', errno: -2 });
 const notThereYet = new ConnectError(endpoint.daemon, endpoint.path, missing);
 

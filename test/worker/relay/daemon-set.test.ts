@@ -9,6 +9,7 @@ import {
   readOpenArguments,
 } from '../../../lib/rpc/session-messages.js';
 import type { ByteStream } from '../../../lib/transport/byte-stream.js';
+import { ownConnector } from '../../../lib/worker/daemon/connector.js';
 import { DaemonDirectory } from '../../../lib/worker/daemon/directory.js';
 import type { DaemonLink } from '../../../lib/worker/daemon/link.js';
 import { DaemonRestarts } from '../../../lib/worker/daemon/restarts.js';
@@ -48,11 +49,14 @@ describe('the daemons of one client', () => {
 
   /** Beside a client that opened `driver`. */
   async function open(driver = 'qemu', flags = 0): Promise<void> {
-    const directory = new DaemonDirectory({
-      mode: 'system',
-      routes: {},
-      paths: { daemonDirectory: '/run' } as PlacesConfiguration['paths'],
-    });
+    const directory = new DaemonDirectory(
+      {
+        mode: 'system',
+        routes: {},
+        paths: { daemonDirectory: '/run' } as PlacesConfiguration['paths'],
+      },
+      (endpoint) => ownConnector.exists(endpoint),
+    );
     const { log } = recordedLog();
     const connect = ({ daemon, path }: { daemon: string; path: string }): Promise<ByteStream> => {
       const failure = failures.get(daemon);
@@ -187,7 +191,12 @@ describe('the daemons of one client', () => {
   it('are not opened for a client that has left meanwhile', async () => {
     await open();
     set.close();
-    const endpoint = { driver: 'qemu', daemon: 'virtqemud', path: '/run/virtqemud-sock' };
+    const endpoint = {
+      driver: 'qemu',
+      daemon: 'virtqemud',
+      path: '/run/virtqemud-sock',
+      readOnly: false,
+    };
     const refusal: unknown = await set
       .open(endpoint, { name: 'qemu:///system', flags: 0 })
       .catch((error: unknown) => error);
