@@ -70,6 +70,10 @@ describe(`npm run package${obstacle === null ? '' : ` (${obstacle})`}`, function
       (await succeeds('dpkg-deb', '--info', deb, 'conffiles')).trim().split('\n').sort(),
     ).to.deep.equal(configuration);
 
+    expect(readFileSync(join(debRoot, 'etc/libvirt/virtproxyd-cluster.ini'), 'utf8')).to.match(
+      /^worker_user = virtproxyd$/m,
+    );
+
     const rpmFiles = (await succeeds('rpm', '-qpl', rpm)).trim().split('\n');
     expect(rpmFiles).to.include.members(
       expected.filter((path) => path !== '/etc/init.d/virtproxyd'),
