@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { maximumDescriptors, sendWithDescriptors } from '../native/descriptor-passing.js';
+import { sendWithDescriptors } from '../native/descriptor-passing.js';
 import { closeDescriptors } from '../native/descriptors.js';
 import { NativeError } from '../native/error.js';
 import { readDescriptors, type ReadableHandle } from './descriptor-reader.js';
@@ -15,13 +15,10 @@ export interface NumberedDescriptor {
   readonly descriptor: number;
 }
 
-/** The most in one message. */
-export const mostNumbered = maximumDescriptors;
-
 const numberBytes = 4;
 
 /**
- * Sends descriptors, `mostNumbered` at most, and closes them: they are the receiver's then.
+ * Sends descriptors, `maximumDescriptors` at most, and closes them: they are the receiver's then.
  * @returns false, and they stay open, when the socket is full or too many are on their way: try
  *   again later
  * @throws {NativeError} when the socket is closed at either end; they stay open

@@ -7,7 +7,7 @@ import { listenOnPath } from '../../lib/native/listening-socket.js';
 import { peerCredentials, type PeerCredentials } from '../../lib/native/peer.js';
 import { connectToPath } from '../../lib/native/unix-connection.js';
 import { handleOf } from '../../lib/transport/socket-stream.js';
-import type { ClientProcess} from '../peers/clients.js';
+import type { ClientProcess } from '../peers/clients.js';
 import { account, python, run, startPython, virsh } from '../peers/clients.js';
 import { LogWatch } from '../peers/log-watch.js';
 import { whyNoHost, type ModularHost } from '../peers/modular-host.js';
