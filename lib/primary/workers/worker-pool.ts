@@ -13,6 +13,7 @@ import type { SocketHandle } from '../../transport/socket-stream.js';
 import { CrashBackOff } from './crash-back-off.js';
 import type { ForkEvents, Forks } from './forks.js';
 import { WorkerProcess, type WorkerEvents, type WorkerNews } from './worker-process.js';
+import { WorkerSet } from './worker-set.js';
 
 /** What the pool tells the primary. */
 export interface PoolEvents {
@@ -49,10 +50,9 @@ interface Start {
 export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Workers that were replaced so far, by the reason. */
   readonly restarts: Record<RestartReason, number> = { crash: 0, hang: 0, memory: 0, sasl: 0 };
-  private readonly workers = new Set<WorkerProcess>();
+  private readonly workers = new WorkerSet();
   private backOff = new CrashBackOff();
   private setup: WorkerSetup | null = null;
-  private generation = 0;
   private target = 0;
   private least = 0;
   private most = 0;
@@ -81,7 +81,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
    */
   async start(setup: WorkerSetup, count: number): Promise<void> {
     this.setup = setup;
-    this.generation = 1;
+    this.workers.generation = 1;
     this.setTarget(count);
     const started = new Promise<void>((resolve, reject) => {
       this.starting = { resolve, reject };
@@ -91,11 +91,11 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** Those that are alive: spare and draining ones included. */
   get all(): ReadonlySet<WorkerProcess> {
-    return this.workers;
+    return this.workers.all;
   }
 
   get currentGeneration(): number {
-    return this.generation;
+    return this.workers.generation;
   }
 
   /** How many workers there should be. */
@@ -105,18 +105,12 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** How many older generations still have workers that drain. */
   get drainingGenerations(): number {
-    const numbers = [...this.workers]
-      .filter(({ state, generation }) => state === 'draining' && generation < this.generation)
-      .map(({ generation }) => generation);
-    return new Set(numbers).size;
+    return this.workers.drainingGenerations;
   }
 
   /** Those that serve new clients, or will. */
   get live(): WorkerProcess[] {
-    return [...this.workers].filter(
-      ({ state, generation }) =>
-        generation === this.generation && (state === 'ready' || state === 'starting'),
-    );
+    return this.workers.live;
   }
 
   /**
@@ -126,9 +120,9 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   async prepare(setup: WorkerSetup): Promise<WorkerProcess> {
     this.ensureRunning();
     // Spares run as the user of the configuration in force.
-    const spare = this.keepsUser(setup) ? this.spares[0] : undefined;
+    const spare = this.keepsUser(setup) ? this.workers.spares[0] : undefined;
     const worker = spare ?? this.adopt(this.forks.fork(setup.user));
-    worker.configure(setup, this.generation + 1);
+    worker.configure(setup, this.currentGeneration + 1);
     if (!(await worker.untilReady())) {
       const sentence = `worker ${worker.pid} of the new generation ended before it was ready`;
       throw new WorkerStartError(sentence);
@@ -139,18 +133,16 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** Makes the generation of a prepared worker the current one and drains all others. */
   renew(first: WorkerProcess, setup: WorkerSetup, count: number): void {
-    if (!this.keepsUser(setup)) for (const spare of this.spares) spare.discard();
+    if (!this.keepsUser(setup)) for (const spare of this.workers.spares) spare.discard();
     this.setup = setup;
-    this.generation = first.generation;
+    this.workers.generation = first.generation;
     this.setTarget(count);
     this.backOff = new CrashBackOff();
     this.waitNoLonger();
     const seconds = setup.configuration.cluster.drain_timeout;
-    const staying = [...this.workers].filter(
-      ({ state }) => state !== 'draining' && state !== 'gone',
-    );
+    const { staying } = this.workers;
     for (const worker of staying) {
-      if (worker.generation !== this.generation && worker.state !== 'spare') worker.drain(seconds);
+      if (worker.generation !== first.generation && worker.state !== 'spare') worker.drain(seconds);
     }
     // Those that drain are replaced as they leave the cluster; only a higher number needs more.
     for (let there = staying.length; there < count; there++) this.forks.fork(setup.user);
@@ -160,7 +152,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Changes what workers log, those to come included. */
   setLogging(logging: WorkerLogging): void {
     if (this.setup !== null) this.setup = { ...this.setup, logging };
-    for (const worker of this.workers) {
+    for (const worker of this.workers.all) {
       // A spare will be told when it is configured.
       if (worker.state !== 'spare') worker.send({ kind: 'logging', ...logging });
     }
@@ -184,21 +176,17 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   resize({ minWorkers, maxWorkers }: WorkerBounds): void {
     [this.least, this.most] = [minWorkers, maxWorkers];
     this.target = Math.min(Math.max(this.target, minWorkers), maxWorkers);
-    const surplus = this.live
-      .toSorted((one, other) => one.clients - other.clients)
-      .slice(0, Math.max(this.live.length - this.target, 0));
     const seconds = this.setup?.configuration.cluster.drain_timeout ?? 0;
-    for (const worker of surplus) worker.drain(seconds);
-    for (let there = this.available; there < this.target; there++) this.forks.fork(this.user);
+    for (const worker of this.workers.surplus(this.target)) worker.drain(seconds);
+    for (let there = this.workers.available; there < this.target; there++) {
+      this.forks.fork(this.user);
+    }
     this.fill();
   }
 
   /** Of those that drain in the current generation there are as many as workers that serve. */
   get isFullOfDraining(): boolean {
-    const draining = [...this.workers].filter(
-      ({ state, generation }) => state === 'draining' && generation === this.generation,
-    );
-    return draining.length >= this.target;
+    return this.workers.draining.length >= this.target;
   }
 
   /** Lets one worker drain; a successor takes its place. */
@@ -211,32 +199,24 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Lets all workers drain, without successors. Resolves when none is left. */
   async drainAll(): Promise<void> {
     this.end();
-    for (const worker of this.workers) {
+    for (const worker of this.workers.all) {
       if (!worker.hasServed) worker.kill();
       else worker.drain(this.setup?.configuration.cluster.drain_timeout ?? 0);
     }
     await this.empty();
   }
 
-  /**
-   * Hands a client to the ready worker with the fewest; null when there is none. One that has not
-   * even taken those it was handed before may hang: it comes last.
-   */
+  /** Hands a client to the worker that is least busy; null when none may have another. */
   hand(introduction: ClientIntroduction, handle: SocketHandle): WorkerProcess | null {
-    let fewest: WorkerProcess | null = null;
-    for (const worker of this.workers) {
-      if (worker.state !== 'ready' || worker.generation !== this.generation) continue;
-      if (worker.isFull || worker.clients >= this.mostClients) continue;
-      if (fewest === null || worker.isLessBusyThan(fewest)) fewest = worker;
-    }
-    fewest?.hand(introduction, handle);
-    return fewest;
+    const worker = this.workers.leastBusy(this.mostClients);
+    worker?.hand(introduction, handle);
+    return worker;
   }
 
   /** Ends all workers: `seconds` for pending replies, then one more for the rest, then by force. */
   async stop(seconds: number): Promise<void> {
     this.end();
-    for (const worker of this.workers) {
+    for (const worker of this.workers.all) {
       if (!worker.hasServed) worker.kill();
       else worker.send({ kind: 'stop', seconds });
     }
@@ -248,7 +228,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   /** Ends all workers at once. */
   killAll(): void {
     this.end();
-    for (const worker of this.workers) worker.kill();
+    for (const worker of this.workers.all) worker.kill();
   }
 
   onFork(process: ClusterWorker): void {
@@ -261,13 +241,14 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
    * that dies this is never told, so that its end counts as well.
    */
   onDisconnect(process: ClusterWorker): void {
-    for (const worker of this.workers) if (worker.is(process)) this.onLeft(worker);
+    const worker = this.workers.find(process);
+    if (worker !== undefined) this.onLeft(worker);
   }
 
   onReady(worker: WorkerProcess): void {
     this.crashesInARow = 0;
     this.log.info(`worker ${worker.pid} of generation ${worker.generation} is ready`);
-    if (this.isOfNextGeneration(worker)) return;
+    if (this.workers.isOfNextGeneration(worker)) return;
     this.starting?.resolve();
     this.events.onWorkerReady();
   }
@@ -286,17 +267,8 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     this.workers.delete(worker);
     this.log.info(`worker ${worker.pid} ${how}`);
     this.events.onWorkerLost(worker);
-    if (this.workers.size > 0) return;
+    if (!this.workers.isEmpty) return;
     for (const tell of this.awaitingEnd.splice(0)) tell();
-  }
-
-  /** How many workers there are once all spares have been configured. */
-  private get available(): number {
-    return this.live.length + this.spares.length;
-  }
-
-  private get spares(): WorkerProcess[] {
-    return [...this.workers].filter(({ state }) => state === 'spare');
   }
 
   /** Whom workers of the configuration in force run as. */
@@ -316,7 +288,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
 
   /** To be called for each worker that has left the cluster; it may have been one too many. */
   private replace(): void {
-    if (this.available < this.target) this.forks.replace(this.user);
+    if (this.workers.available < this.target) this.forks.replace(this.user);
   }
 
   private ensureRunning(): void {
@@ -324,7 +296,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   private empty(): Promise<void> {
-    return this.workers.size === 0
+    return this.workers.isEmpty
       ? Promise.resolve()
       : new Promise((resolve) => this.awaitingEnd.push(resolve));
   }
@@ -337,32 +309,20 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   private adopt(process: ClusterWorker): WorkerProcess {
-    for (const known of this.workers) if (known.is(process)) return known;
-    const worker = new WorkerProcess(process, this.freeSlot(), this);
+    const known = this.workers.find(process);
+    if (known !== undefined) return known;
+    const worker = new WorkerProcess(process, this.workers.freeSlot, this);
     this.workers.add(worker);
     return worker;
   }
 
   private onLeft(worker: WorkerProcess): void {
     if (worker.hasLeft) return;
-    const isExpected = worker.state === 'draining' || this.isOfNextGeneration(worker);
+    const isExpected = worker.state === 'draining' || this.workers.isOfNextGeneration(worker);
     worker.onLeft();
     if (this.stopping) return;
     if (isExpected) this.replace();
     else this.onCrash(worker);
-  }
-
-  /** Whether it was started for a configuration that is not in force yet. */
-  private isOfNextGeneration(worker: WorkerProcess): boolean {
-    return worker.generation > this.generation;
-  }
-
-  private freeSlot(): number {
-    const living = [...this.workers].filter(({ state }) => state !== 'gone');
-    const taken = new Set(living.map(({ slot }) => slot));
-    let slot = 0;
-    while (taken.has(slot)) slot++;
-    return slot;
   }
 
   private onCrash({ pid, isHung }: WorkerProcess): void {
@@ -400,12 +360,8 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
    */
   private fill(): void {
     if (this.setup === null || this.stopping || this.wait !== null) return;
-    let missing = this.target - this.live.length;
-    for (const worker of this.workers) {
-      if (missing <= 0) return;
-      if (worker.state !== 'spare') continue;
-      worker.configure(this.setup, this.generation);
-      missing--;
-    }
+    const { spares, live, generation } = this.workers;
+    const missing = Math.max(this.target - live.length, 0);
+    for (const worker of spares.slice(0, missing)) worker.configure(this.setup, generation);
   }
 }
