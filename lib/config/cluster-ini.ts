@@ -69,8 +69,10 @@ export function parseClusterIni(text: string, file: string): ClusterFile {
       problems.push(problemAt('bad-value', { ...place, key }, `${key} ${error.message}.`));
     }
   }
+  const cluster = withDefaults('cluster', values) as ClusterSettings;
+  problems.push(...workersConflict(cluster, problems, lines, file));
   return {
-    cluster: withDefaults('cluster', values) as ClusterSettings,
+    cluster,
     routes: (values[ROUTES.section] ?? {}) as Record<string, string>,
     metrics: withDefaults('metrics', values) as MetricsSettings,
     log: withDefaults('log', values) as LogSettings,
@@ -79,6 +81,21 @@ export function parseClusterIni(text: string, file: string): ClusterFile {
     problems,
     warnings,
   };
+}
+
+/** What is wrong with the range of workers, if each of its ends is right. */
+function workersConflict(
+  { min_workers: least, workers: most }: ClusterSettings,
+  found: readonly ConfigProblem[],
+  lines: ReadonlyMap<string, number>,
+  file: string,
+): ConfigProblem[] {
+  const isFaulty = found.some(({ key }) => key === 'workers' || key === 'min_workers');
+  if (least <= most || isFaulty) return [];
+  const key = lines.has('cluster.min_workers') ? 'min_workers' : 'workers';
+  const place = { file, line: lines.get(`cluster.${key}`) ?? null, key };
+  const sentence = `min_workers (${least}) must not be above workers (${most}): raise the one or lower the other.`;
+  return [problemAt('conflict', place, sentence)];
 }
 
 const listOf = (value: Value | undefined): readonly string[] =>

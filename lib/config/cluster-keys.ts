@@ -63,7 +63,16 @@ export const CLUSTER_KEYS = {
       type: 'auto or a number',
       default: 'auto',
       parse: workerCount,
-      help: 'The number of worker processes. auto means one for each core, but at most 4.',
+      help: 'The most worker processes. auto means one for each core, but at most 4.',
+    },
+    min_workers: {
+      type: 'auto or a number',
+      default: '1',
+      parse: workerCount,
+      help:
+        'The fewest worker processes, with which the daemon begins. More come while those there ' +
+        'are busy or have many clients, and go after a minute of quiet. The same as workers: there ' +
+        'are always as many.',
     },
     worker_user: {
       type: 'user',

@@ -102,7 +102,8 @@ export type PrimaryMessage =
 /** Over the control channel, worker to primary. */
 export type WorkerMessage =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'alive' }
+  /** With the share of the time since the last heartbeat in which it was busy, 0 to 1. */
+  | { readonly kind: 'alive'; readonly utilisation: number }
   | ({ readonly kind: 'load' } & WorkerLoad)
   | ({ readonly kind: 'report' } & WorkerReport)
   | { readonly kind: 'log'; readonly record: LogRecord }

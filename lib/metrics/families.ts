@@ -260,6 +260,13 @@ export const families: readonly Family[] = [
       ),
   },
   {
+    name: 'virtproxyd_workers_wanted',
+    type: 'gauge',
+    help: 'Worker processes that there should be for new clients, as they are needed now.',
+    labels: [],
+    samples: ({ wantedWorkers }) => single(wantedWorkers),
+  },
+  {
     name: 'virtproxyd_worker_restarts_total',
     type: 'counter',
     help: 'Workers replaced because they crashed, hung, used too much memory or were worn by SASL logins.',

@@ -17,6 +17,7 @@ import { Observation } from './observation.js';
 import type { PrimaryOptions } from './primary-options.js';
 import { ThrongForks } from './workers/forks.js';
 import { WorkerPool, type PoolEvents } from './workers/worker-pool.js';
+import { WorkerScaling } from './workers/worker-scaling.js';
 import { WorkerWatch } from './workers/worker-watch.js';
 
 /** Seconds that the administrator's hooks may take, each. */
@@ -45,6 +46,7 @@ export class PrimaryParts {
   readonly idleClock: IdleClock;
   readonly pool: WorkerPool;
   readonly watch: WorkerWatch;
+  readonly scaling: WorkerScaling;
   readonly reception: Reception;
   readonly polkit: PolkitQuestions;
   readonly broker: DaemonBroker;
@@ -66,9 +68,14 @@ export class PrimaryParts {
     logging.onChange = (settings) => pool.setLogging(settings);
     const maxMemory = (): number => this.configuration.cluster.max_worker_memory;
     this.watch = new WorkerWatch(pool, maxMemory, log.for('daemon.pool'));
+    const scaling = new WorkerScaling(pool, log.for('daemon.pool'));
     const reception = new Reception(
       clientLimits(configuration),
-      (introduction, handle) => pool.hand(introduction, handle),
+      (introduction, handle) => {
+        const worker = pool.hand(introduction, handle);
+        scaling.review();
+        return worker;
+      },
       log.for('rpc.reception'),
       () => idleClock.restart(),
     );
@@ -105,6 +112,7 @@ export class PrimaryParts {
     );
     this.idleClock = idleClock;
     this.pool = pool;
+    this.scaling = scaling;
     this.reception = reception;
   }
 

@@ -83,7 +83,7 @@ export class Primary implements LifecycleEffects, PoolEvents {
       parts.observation.certificates = certificates;
       entrance.metrics = metrics;
       const setup = { configuration, logging: parts.logging.forWorkers, ...given };
-      await pool.start(setup, configuration.cluster.workers);
+      await pool.start(setup);
       if (inheritance === null) await parts.runHooks('start');
       if (inheritance !== null) {
         await inheritance.ready();
@@ -159,6 +159,7 @@ export class Primary implements LifecycleEffects, PoolEvents {
   /** From the first worker on connections are accepted. */
   onWorkerReady(): void {
     this.parts.entrance.serve();
+    this.parts.scaling.review();
   }
 
   onWorkerNews(worker: WorkerProcess, news: WorkerNews): void {
@@ -233,7 +234,7 @@ export class Primary implements LifecycleEffects, PoolEvents {
 
   /** Lets the clients there are finish, and ends. */
   private async handOver(): Promise<void> {
-    const { idleClock, pool, reception, watch } = this.parts;
+    const { idleClock, pool, reception, scaling, watch } = this.parts;
     this.log.info(
       `process ${this.upgrades.successorPid} takes over; this one serves its clients until they leave`,
     );
@@ -242,19 +243,21 @@ export class Primary implements LifecycleEffects, PoolEvents {
     this.pidFile = null;
     this.upgrades.handOver(this.reloads.isDue);
     await reception.serveAll();
+    scaling.stop();
     await pool.drainAll();
     watch.stop();
     if (this.life.state === 'handedOver') process.exit(0);
   }
 
   private async end(from: PrimaryState, reason: string): Promise<void> {
-    const { admin, configuration, entrance, idleClock, pool, reception, serviceManager, watch } =
+    const { admin, configuration, entrance, idleClock, pool, reception, serviceManager } =
       this.parts;
     entrance.close();
     this.log.info(`stopping: ${reason}`);
     serviceManager.stopping();
     idleClock.stop();
-    watch.stop();
+    this.parts.watch.stop();
+    this.parts.scaling.stop();
     if (from === 'upgrading') this.upgrades.abandon();
     reception.close();
     await pool.stop(configuration.cluster.stop_timeout);

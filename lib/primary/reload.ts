@@ -120,7 +120,7 @@ export class Reload {
     metrics?.turn(configuration.metrics.listen !== null);
     reception.limits = clientLimits(configuration);
     admin.configure(adminSettingsOf(configuration));
-    pool.renew(first, setup, configuration.cluster.workers);
+    pool.renew(first, setup);
     listeners.commit();
     entrance.serve();
   }

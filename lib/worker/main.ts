@@ -10,6 +10,7 @@ import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
 import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import { endWithParent } from '../native/process-info.js';
+import { LoopMeter } from './reports/loop-meter.js';
 import type { Worker } from './worker.js';
 
 /** The descriptor of the control channel, beside node's own channel. */
@@ -18,6 +19,7 @@ const controlDescriptor = 4;
 // A worker that hangs would not notice the end of its channel.
 endWithParent();
 
+const loop = new LoopMeter();
 let worker: Worker | null = null;
 /** What was said while the worker was being made. */
 const early: PrimaryMessage[] = [];
@@ -25,7 +27,7 @@ const early: PrimaryMessage[] = [];
 const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
   new Socket({ fd: controlDescriptor, readable: true, writable: true }),
   (message) => {
-    if (message.kind === 'heartbeat') channel.send({ kind: 'alive' });
+    if (message.kind === 'heartbeat') channel.send({ kind: 'alive', utilisation: loop.look() });
     else if (message.kind === 'configure') void start(message);
     else if (worker !== null) worker.onMessage(message);
     else early.push(message);
@@ -39,6 +41,7 @@ async function start(setup: WorkerSetup): Promise<void> {
   const started = await Worker.start(setup, channel);
   worker = started;
   process.on('message', (introduction, handle) => started.onSocket(introduction, handle));
+  loop.restart();
   channel.send({ kind: 'ready' });
   for (const message of early) started.onMessage(message);
 }

@@ -38,15 +38,16 @@ describe('what an administrator does to the running daemon', function () {
   async function start(
     workers: number,
     conf: Exclude<ProxyOptions['conf'], string | undefined> = {},
+    least = workers,
   ): Promise<void> {
     proxy = await Proxy.start({
       directory: join(directory, 'run'),
       conf,
-      cluster: `[routes]\nqemu = ${qemu.path}\n[cluster]\nworkers = ${workers}\n`,
+      cluster: `[routes]\nqemu = ${qemu.path}\n[cluster]\nworkers = ${workers}\nmin_workers = ${least}\n`,
       args: ['--verbose'],
     });
     admin = await AdminClient.connect(adminSocket());
-    await ready(workers);
+    await ready(least);
   }
 
   /**
@@ -94,6 +95,15 @@ describe('what an administrator does to the running daemon', function () {
         process.kill(pid, 'SIGCONT');
         await Promise.all(replies);
       }
+    });
+
+    it('are as many as are needed between the bounds, of which few and quiet are the least', async () => {
+      await start(3, {}, 1);
+      const bounds = { minWorkers: 1, maxWorkers: 3 };
+      expect(await admin.threadpool(own)).to.include({ ...bounds, nWorkers: 1 });
+      await resize(2, 4);
+      expect(await admin.threadpool(own)).to.include({ minWorkers: 2, maxWorkers: 4 });
+      await until(() => proxy.workers().length === 2, { what: 'two workers' });
     });
 
     it('become fewer: the surplus serves its clients until they leave', async () => {

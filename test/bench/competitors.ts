@@ -74,7 +74,7 @@ export function ours(
     kind: 'ours',
     launch: async (task) => {
       const user = workerUser === undefined ? '' : `worker_user = ${workerUser}\n`;
-      const cluster = `[cluster]\nworkers = ${workers}\n${user}[routes]\nqemu = ${task.daemon}\nstorage = ${task.daemon}\n`;
+      const cluster = `[cluster]\nworkers = ${workers}\nmin_workers = ${workers}\n${user}[routes]\nqemu = ${task.daemon}\nstorage = ${task.daemon}\n`;
       const listen = `[metrics]\nlisten = ${join(task.directory, 'metrics-sock')}\n`;
       const file = join(task.directory, 'virtproxyd-cluster.ini');
       await writeFile(file, metrics ? cluster + listen : cluster);

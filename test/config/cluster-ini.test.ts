@@ -18,6 +18,7 @@ describe('virtproxyd-cluster.ini', () => {
     expect(DEFAULTS).to.deep.equal({
       cluster: {
         workers: Math.min(availableParallelism(), 4),
+        min_workers: 1,
         worker_user: null,
         drain_timeout: 0,
         stop_timeout: 5,
@@ -36,6 +37,22 @@ describe('virtproxyd-cluster.ini', () => {
       warnings: [],
     });
   });
+
+  const ranges: [text: string, problem: RegExp | null][] = [
+    ['workers = 3\nmin_workers = 3', null],
+    ['workers = auto\nmin_workers = auto', null],
+    ['workers = 2\nmin_workers = 3', /^c.ini:3: min_workers \(3\) must not be above workers \(2\)/],
+    ['min_workers = 256', /^c.ini:2: min_workers \(256\) must not be above workers \(\d+\)/],
+    ['min_workers = 0', /^c.ini:2: min_workers must be auto or a number from 1 to 256, not "0"/],
+    ['workers = 0\nmin_workers = 200', /^c.ini:2: workers must be auto/],
+  ];
+  for (const [text, problem] of ranges) {
+    it(`${problem === null ? 'takes' : 'refuses'} ${text.replace('\n', ', ')}`, () => {
+      const { problems } = parse(`[cluster]\n${text}\n`);
+      expect(problems).to.have.length(problem === null ? 0 : 1);
+      if (problem !== null) expect(problems[0]?.message).to.match(problem);
+    });
+  }
 
   it('reads every section', () => {
     const text = `; head
@@ -68,6 +85,7 @@ worker_user = virtproxyd
     expect(parse(text)).to.deep.equal({
       cluster: {
         workers: 3,
+        min_workers: 1,
         worker_user: 'virtproxyd',
         drain_timeout: 2.5,
         stop_timeout: 1,

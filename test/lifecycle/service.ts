@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Authority, purpose, type CertificateFiles } from '../peers/certificates.js';
 import { freePorts } from '../peers/ports.js';
-import { Proxy, type ProxyOptions } from '../peers/proxy.js';
+import { Proxy, withAllWorkers, type ProxyOptions } from '../peers/proxy.js';
 import { RawClient } from '../peers/raw-client.js';
 import { Stress, type Entrance, type StressOptions, type StressReport } from '../peers/stress.js';
 import { StressDaemon } from '../peers/stress-daemon.js';
@@ -130,7 +130,7 @@ export class Service {
 
   async configureCluster(lines: string): Promise<void> {
     const file = join(this.proxy.directory, 'virtproxyd-cluster.ini');
-    await writeFile(file, clusterText(this.daemon, lines));
+    await writeFile(file, withAllWorkers(clusterText(this.daemon, lines)));
   }
 
   /** Reloads and resolves when the new generation serves. */

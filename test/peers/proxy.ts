@@ -18,7 +18,10 @@ export interface ProxyOptions {
    * authentication.
    */
   readonly conf?: Readonly<Record<string, ConfValue>> | string;
-  /** The text of virtproxyd-cluster.ini. */
+  /**
+   * The text of virtproxyd-cluster.ini. Without `min_workers` there are as many as `workers` says,
+   * from the start to the end.
+   */
   readonly cluster?: string;
   /** More of the command line. */
   readonly args?: readonly string[];
@@ -222,7 +225,7 @@ async function launch(directory: string, options: ProxyOptions): Promise<Launche
   const pidFile = join(directory, 'virtproxyd.pid');
   const places = { unix_sock_dir: directory };
   await writeFile(conf, confText({ ...places, ...withoutLogin }, options.conf));
-  const cluster = withWorkerUser(options.cluster ?? '');
+  const cluster = withWorkerUser(withAllWorkers(options.cluster));
   await writeFile(join(directory, 'virtproxyd-cluster.ini'), cluster);
   const args = ['-f', conf, '-p', pidFile, ...(options.args ?? [])];
   return { process: startProgram(args, options), runDirectory: directory, pidFile };
@@ -261,13 +264,20 @@ async function launchSession(
   }
   const configuration = join(directory, 'config/libvirt');
   await writeFile(join(configuration, 'virtproxyd.conf'), confText({}, options.conf));
-  await writeFile(join(configuration, 'virtproxyd-cluster.ini'), options.cluster ?? '');
+  await writeFile(join(configuration, 'virtproxyd-cluster.ini'), withAllWorkers(options.cluster));
   const runDirectory = join(directory, 'run/libvirt');
   return {
     process: startProgram(options.args ?? [], { user, env: { ...session, ...options.env } }),
     runDirectory,
     pidFile: join(runDirectory, 'virtproxyd.pid'),
   };
+}
+
+/** A cluster's ini file, with all the workers at any time unless it says `min_workers` itself. */
+export function withAllWorkers(cluster = ''): string {
+  if (/^\s*min_workers\s*=/m.test(cluster)) return cluster;
+  const workers = /^\s*workers\s*=\s*(\S+)/m.exec(cluster)?.[1] ?? 'auto';
+  return `${cluster}\n[cluster]\nmin_workers = ${workers}\n`;
 }
 
 function confText(

@@ -35,6 +35,11 @@ const workersOwnDescriptors = 64;
 /** Crashes in a row, with no worker ready, after which a start is given up. */
 const maxCrashesAtStart = 3;
 
+const boundsOf = ({ configuration }: WorkerSetup): WorkerBounds => ({
+  minWorkers: configuration.cluster.min_workers,
+  maxWorkers: configuration.cluster.workers,
+});
+
 /** What has to be said when the first worker is ready, or when none will be. */
 interface Start {
   readonly resolve: () => void;
@@ -76,17 +81,17 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   ) {}
 
   /**
-   * Starts `count` workers and keeps their number up. Resolves when the first is ready. Throws
-   * WorkerStartError.
+   * Starts the least number of workers and keeps their number up. Resolves when the first is ready.
+   * Throws WorkerStartError.
    */
-  async start(setup: WorkerSetup, count: number): Promise<void> {
+  async start(setup: WorkerSetup): Promise<void> {
     this.setup = setup;
     this.workers.generation = 1;
-    this.setTarget(count);
+    this.bound(boundsOf(setup));
     const started = new Promise<void>((resolve, reject) => {
       this.starting = { resolve, reject };
     });
-    await Promise.all([this.forks.start(count, setup.user, this), started]);
+    await Promise.all([this.forks.start(this.target, setup.user, this), started]);
   }
 
   /** Those that are alive: spare and draining ones included. */
@@ -101,6 +106,16 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   /** How many workers there should be. */
   get wanted(): number {
     return this.target;
+  }
+
+  /** Those that serve new clients. */
+  get ready(): WorkerProcess[] {
+    return this.workers.ready;
+  }
+
+  /** A worker of the current generation serves its last clients. */
+  get isDraining(): boolean {
+    return this.workers.draining.length > 0;
   }
 
   /** How many older generations still have workers that drain. */
@@ -131,12 +146,15 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     return worker;
   }
 
-  /** Makes the generation of a prepared worker the current one and drains all others. */
-  renew(first: WorkerProcess, setup: WorkerSetup, count: number): void {
+  /**
+   * Makes the generation of a prepared worker the current one and drains all others. It has as many
+   * workers as there were, within the new bounds.
+   */
+  renew(first: WorkerProcess, setup: WorkerSetup): void {
     if (!this.keepsUser(setup)) for (const spare of this.workers.spares) spare.discard();
     this.setup = setup;
     this.workers.generation = first.generation;
-    this.setTarget(count);
+    this.bound(boundsOf(setup));
     this.backOff = new CrashBackOff();
     this.waitNoLonger();
     const seconds = setup.configuration.cluster.drain_timeout;
@@ -145,7 +163,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
       if (worker.generation !== first.generation && worker.state !== 'spare') worker.drain(seconds);
     }
     // Those that drain are replaced as they leave the cluster; only a higher number needs more.
-    for (let there = staying.length; there < count; there++) this.forks.fork(setup.user);
+    for (let there = staying.length; there < this.target; there++) this.forks.fork(setup.user);
     this.fill();
   }
 
@@ -164,7 +182,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     for (const worker of this.live) worker.send({ kind: 'tls', tls });
   }
 
-  /** Until the next `renew`, the count given to that or to `start` is both bounds. */
+  /** The configuration's, until `resize` sets others. */
   get bounds(): WorkerBounds {
     return { minWorkers: this.least, maxWorkers: this.most };
   }
@@ -173,20 +191,25 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
    * Changes the number of workers to one within the bounds: more are started, or those with the
    * fewest clients drain.
    */
-  resize({ minWorkers, maxWorkers }: WorkerBounds): void {
-    [this.least, this.most] = [minWorkers, maxWorkers];
-    this.target = Math.min(Math.max(this.target, minWorkers), maxWorkers);
-    const seconds = this.setup?.configuration.cluster.drain_timeout ?? 0;
-    for (const worker of this.workers.surplus(this.target)) worker.drain(seconds);
-    for (let there = this.workers.available; there < this.target; there++) {
-      this.forks.fork(this.user);
-    }
-    this.fill();
+  resize(bounds: WorkerBounds): void {
+    this.bound(bounds);
+    this.adjust(this.setup?.configuration.cluster.drain_timeout ?? 0);
   }
 
-  /** Of those that drain in the current generation there are as many as workers that serve. */
+  /**
+   * Changes how many workers there should be, to a number within the bounds. Nobody asked for it:
+   * those that are too many serve their clients for as long as these stay, whatever drain_timeout
+   * is.
+   */
+  want(count: number): void {
+    if (this.stopping) return;
+    this.target = count;
+    this.adjust(0);
+  }
+
+  /** Of those that drain in the current generation there are as many as there may be that serve. */
   get isFullOfDraining(): boolean {
-    return this.workers.draining.length >= this.target;
+    return this.workers.draining.length >= this.most;
   }
 
   /** Lets one worker drain; a successor takes its place. */
@@ -280,10 +303,18 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
     return this.user?.uid === user?.uid && this.user?.gid === user?.gid;
   }
 
-  private setTarget(count: number): void {
-    this.target = count;
-    this.least = count;
-    this.most = count;
+  private bound({ minWorkers, maxWorkers }: WorkerBounds): void {
+    [this.least, this.most] = [minWorkers, maxWorkers];
+    this.target = Math.min(Math.max(this.target, minWorkers), maxWorkers);
+  }
+
+  /** Lets those that are too many drain, for `seconds` at most (0: no limit), or starts more. */
+  private adjust(seconds: number): void {
+    for (const worker of this.workers.surplus(this.target)) worker.drain(seconds);
+    for (let there = this.workers.available; there < this.target; there++) {
+      this.forks.fork(this.user);
+    }
+    this.fill();
   }
 
   /** To be called for each worker that has left the cluster; it may have been one too many. */

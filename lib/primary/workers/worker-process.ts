@@ -34,6 +34,12 @@ export interface WorkerEvents {
   onEnd(worker: WorkerProcess, how: string): void;
 }
 
+/**
+ * Milliseconds of silence after which a worker counts as busy all the time: it has missed two
+ * heartbeats.
+ */
+const busySilence = 2500;
+
 /** The descriptor of the control channel in a worker's stdio. */
 const controlDescriptor = 4;
 
@@ -54,6 +60,8 @@ export class WorkerProcess {
   private clientCount = 0;
   /** Clients it was handed and has not said that it has. */
   private untaken = 0;
+  /** As it said last. */
+  private reported = 0;
   private lacksDescriptors = false;
   private wasHung = false;
   private left = false;
@@ -139,6 +147,16 @@ export class WorkerProcess {
     return performance.now() - this.aliveAt;
   }
 
+  /** It does not even answer, and may hang. */
+  private get isSilent(): boolean {
+    return this.silence > busySilence;
+  }
+
+  /** The share of the time in which its event loop was busy lately, 0 to 1. */
+  get utilisation(): number {
+    return this.isSilent ? 1 : this.reported;
+  }
+
   /** Whether it has been given something to do that it can still do. */
   get isWorking(): boolean {
     return this.current !== 'spare' && this.current !== 'gone';
@@ -154,7 +172,9 @@ export class WorkerProcess {
     return this.process === process;
   }
 
+  /** One that does not answer comes last, and before it those that have clients to take. */
   isLessBusyThan(other: WorkerProcess): boolean {
+    if (this.isSilent !== other.isSilent) return other.isSilent;
     return this.untaken === other.untaken
       ? this.clientCount < other.clientCount
       : this.untaken < other.untaken;
@@ -249,6 +269,7 @@ export class WorkerProcess {
     this.aliveAt = performance.now();
     switch (message.kind) {
       case 'alive':
+        this.reported = message.utilisation;
         return;
       case 'load':
         this.askers.shift()?.(message);

@@ -83,8 +83,8 @@ export class WorkerSet {
 
   /**
    * The ready worker with the fewest clients that may have another, if each may have `mostClients`;
-   * null when there is none. One that has not even taken those it was handed before may hang: it
-   * comes last.
+   * null when there is none. One that does not answer, or has not even taken those it was handed
+   * before, may hang: it comes last.
    */
   leastBusy(mostClients: number): WorkerProcess | null {
     let fewest: WorkerProcess | null = null;

@@ -3,10 +3,10 @@ import type { WorkerPool } from './worker-pool.js';
 import type { WorkerProcess } from './worker-process.js';
 
 /**
- * Milliseconds between heartbeats, and of silence after which a worker's event loop counts as
- * stuck.
+ * Milliseconds between heartbeats, whose answers say how busy workers are, and of silence after
+ * which a worker's event loop counts as stuck.
  */
-const heartbeatInterval = 2000;
+const heartbeatInterval = 1000;
 const heartbeatPatience = 15_000;
 
 /** Milliseconds between measurements of what the workers use. */

@@ -11,10 +11,11 @@ describe('primary/workers/worker-pool', () => {
   let pool: WorkerPool;
   let lines: string[];
   let lost: number[];
-  const setup = {
-    configuration: { cluster: { drain_timeout: 7 } },
-    user: null,
-  } as unknown as WorkerSetup;
+  /** Asks for `least` to `most` workers. */
+  const setupFor = (least: number, most = least): WorkerSetup => {
+    const cluster = { drain_timeout: 7, min_workers: least, workers: most };
+    return { configuration: { cluster }, user: null } as unknown as WorkerSetup;
+  };
 
   beforeEach(() => {
     forks = new FakeForks();
@@ -39,8 +40,8 @@ describe('primary/workers/worker-pool', () => {
     until(() => JSON.stringify(states()) === JSON.stringify(expected), {
       what: `workers to be ${JSON.stringify(expected)}`,
     });
-  const start = async (count: number): Promise<void> => {
-    await pool.start(setup, count);
+  const start = async (count: number, most = count): Promise<void> => {
+    await pool.start(setupFor(count, most));
     await until(() => pool.live.filter(({ state }) => state === 'ready').length === count, {
       what: 'all workers to be ready',
     });
@@ -56,7 +57,7 @@ describe('primary/workers/worker-pool', () => {
 
   it('gives a start up when workers end again and again before they are ready', async () => {
     forks.areObedient = false;
-    const outcome = pool.start(setup, 2).catch((error: unknown) => error);
+    const outcome = pool.start(setupFor(2)).catch((error: unknown) => error);
     await until(() => forks.processes[1]?.received.length === 1, { what: 'both to be configured' });
     forks.processes[0]?.die();
     forks.processes[1]?.die();
@@ -100,10 +101,10 @@ describe('primary/workers/worker-pool', () => {
 
   it('lets the workers before drain once a new generation is in force', async () => {
     await start(2);
-    const first = await pool.prepare(setup);
+    const first = await pool.prepare(setupFor(2));
     expect(states()).to.deep.equal({ 1: 'ready', 2: 'ready', 3: 'ready' });
     expect([first.pid, pool.currentGeneration, hand(1)]).to.deep.equal([3, 1, 1]);
-    pool.renew(first, setup, 2);
+    pool.renew(first, setupFor(2));
     expect(pool.currentGeneration).to.equal(2);
     await until(() => pool.live.every(({ state }) => state === 'ready') && pool.live.length === 2, {
       what: 'the new generation',
@@ -115,7 +116,7 @@ describe('primary/workers/worker-pool', () => {
   it('stays as it is when the first worker of a new generation ends before it is ready', async () => {
     await start(1);
     forks.areObedient = false;
-    const outcome = pool.prepare(setup).catch((error: unknown) => error);
+    const outcome = pool.prepare(setupFor(1)).catch((error: unknown) => error);
     await until(() => forks.processes[1]?.received.length === 1, { what: 'the new one' });
     forks.processes[1]?.die();
     expect(await outcome).to.be.instanceOf(WorkerStartError);
@@ -127,13 +128,13 @@ describe('primary/workers/worker-pool', () => {
   it('gives a new generation workers of its user, and the old one those of its own meanwhile', async () => {
     await start(1);
     const user = { uid: 1, gid: 2 };
-    const changed = { ...setup, user };
+    const changed = { ...setupFor(2), user };
     const first = await pool.prepare(changed);
     forks.processes[0]?.die();
     await become({ 2: 'ready', 3: 'ready' });
     forks.fork(null);
     await become({ 2: 'ready', 3: 'ready', 4: 'spare' });
-    pool.renew(first, changed, 2);
+    pool.renew(first, changed);
     await become({ 2: 'ready', 3: 'draining', 5: 'ready' });
     expect(forks.processes.map((each) => each.user)).to.deep.equal([null, user, null, null, user]);
   });
@@ -145,6 +146,38 @@ describe('primary/workers/worker-pool', () => {
     pool.resize({ minWorkers: 1, maxWorkers: 1 });
     expect(pool.live).to.have.lengthOf(1);
     expect([pool.wanted, pool.bounds]).to.deep.equal([1, { minWorkers: 1, maxWorkers: 1 }]);
+  });
+
+  it('has as many as are wanted; those that are too many go when their clients have', async () => {
+    await start(1, 3);
+    expect([pool.wanted, pool.bounds]).to.deep.equal([1, { minWorkers: 1, maxWorkers: 3 }]);
+    hand(1);
+    pool.want(3);
+    await become({ 1: 'ready', 2: 'ready', 3: 'ready' });
+    expect([hand(2), hand(3)]).to.deep.equal([2, 3]);
+    pool.want(2);
+    expect([pool.ready.length, pool.isDraining]).to.deep.equal([2, true]);
+    await until(() => forks.processes[0]?.received.at(-1)?.kind === 'drain', { what: 'its order' });
+    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({ kind: 'drain', seconds: 0 });
+    expect(forks.processes).to.have.lengthOf(3);
+  });
+
+  it('knows how busy workers are', async () => {
+    await start(1);
+    const [only] = [...pool.all];
+    expect(only?.utilisation).to.equal(0);
+    forks.processes[0]?.say({ kind: 'alive', utilisation: 0.75 });
+    await until(() => only?.utilisation === 0.75, { what: 'its answer' });
+  });
+
+  it('begins a new generation with as many as there were, within the new bounds', async () => {
+    await start(1, 4);
+    pool.want(3);
+    await become({ 1: 'ready', 2: 'ready', 3: 'ready' });
+    const setup = setupFor(1, 2);
+    pool.renew(await pool.prepare(setup), setup);
+    await until(() => pool.ready.length === 2, { what: 'two of the new generation' });
+    expect([pool.wanted, pool.live.length]).to.deep.equal([2, 2]);
   });
 
   it('drains all without successors, and resolves when none is left, though it is stopped meanwhile', async () => {
@@ -161,7 +194,7 @@ describe('primary/workers/worker-pool', () => {
   it('prepares no generation once it stops', async () => {
     await start(1);
     void pool.stop(0);
-    expect(await pool.prepare(setup).catch((error: unknown) => error)).to.be.instanceOf(
+    expect(await pool.prepare(setupFor(1)).catch((error: unknown) => error)).to.be.instanceOf(
       WorkerStartError,
     );
     pool.killAll();

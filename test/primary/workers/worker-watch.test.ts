@@ -20,7 +20,7 @@ interface FakeWorker {
 }
 
 const mostSilence = 15_000;
-const heartbeatInterval = 2000;
+const heartbeatInterval = 1000;
 const usageInterval = 5000;
 
 describe('primary/workers/worker-watch', () => {
