@@ -8,8 +8,8 @@ export interface StreamListener {
    */
   bytes(buffer: Buffer, length: number): void;
   /**
-   * All queued bytes are with the kernel, after the stream was full; may also be told at other
-   * times.
+   * All queued bytes are with the kernel, after `queuedBytes` had reached the stream's high-water
+   * mark.
    */
   drained(): void;
   /** Nothing more will come, now or ever; told once. `error` is null when the peer just ended. */
@@ -28,11 +28,6 @@ export const closingPatience = 2000;
 export interface ByteStream {
   /** Bytes written but not yet taken by the kernel. */
   readonly queuedBytes: number;
-  /**
-   * Whether the peer is so far behind that what would go to it should not be read; `drained`
-   * follows.
-   */
-  readonly isFull: boolean;
   /**
    * Whether the peer will send no more. A paused stream is not told so before all that came has
    * been read.

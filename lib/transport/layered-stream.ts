@@ -28,10 +28,6 @@ export class LayeredStream implements ByteStream {
     return this.inner.queuedBytes;
   }
 
-  get isFull(): boolean {
-    return this.inner.isFull;
-  }
-
   /**
    * The layer itself needs no such care: libvirt's client looks at what it has decoded before it
    * sleeps.

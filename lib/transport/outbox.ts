@@ -30,11 +30,6 @@ export class Outbox {
     return this.stream.queuedBytes;
   }
 
-  /** Whether its senders should not be read now: the peer is behind. */
-  get isFull(): boolean {
-    return this.stream.isFull;
-  }
-
   /** Bytes given to the stream so far. */
   get writtenBytes(): number {
     return this.written;

@@ -14,12 +14,6 @@ import { WriteBatch, type BatchWriter } from './write-batch.js';
  */
 const raisedSendBuffer = 512 * 1024;
 
-/**
- * Node tells that all is with the kernel only after this many bytes have waited: here, whenever any
- * have.
- */
-const writableHighWaterMark = 1;
-
 /** One for all sockets of the process, so that it is one turn for all of them. */
 const batch = new WriteBatch();
 
@@ -101,7 +95,7 @@ export class SocketStream implements ByteStream, BatchWriter {
     const reader = new Reader();
     // `handle` is how node's own server makes a Socket of an accepted connection; its types do not
     // name it.
-    const options = { handle, pauseOnCreate: true, onread: reader.options, writableHighWaterMark };
+    const options = { handle, pauseOnCreate: true, onread: reader.options };
     const stream = new SocketStream(new Socket(options as never), passesDescriptors);
     reader.stream = stream;
     return stream;
@@ -122,9 +116,7 @@ export class SocketStream implements ByteStream, BatchWriter {
   static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
     const reader = new Reader();
-    // Its types do not name `writableHighWaterMark`, which it gives to the Socket it makes.
-    const options = { path, onread: reader.options, writableHighWaterMark };
-    const socket = createConnection(options);
+    const socket = createConnection({ path, onread: reader.options });
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error): void => {
         socket.off('connect', connected);
@@ -151,10 +143,6 @@ export class SocketStream implements ByteStream, BatchWriter {
 
   get queuedBytes(): number {
     return this.socket.writableLength + (this.socketPassage?.queuedBytes ?? 0);
-  }
-
-  get isFull(): boolean {
-    return this.queuedBytes > 0;
   }
 
   get passage(): DescriptorPassage | null {

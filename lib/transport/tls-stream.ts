@@ -4,13 +4,6 @@ import type { ByteStream, StreamListener } from './byte-stream.js';
 import { clientHello, HandshakeError } from './client-hello.js';
 import { endInTime, isLeft, type SocketHandle } from './socket-stream.js';
 
-/**
- * Bytes that may be queued before the stream is full. What is encrypted in one turn always counts
- * until its end, so it must be more than most turns have; and no less than node's own mark, from
- * which on `drained` is told.
- */
-const highWater = 256 * 1024;
-
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;
   readonly failed: (error: Error) => void;
@@ -117,10 +110,6 @@ export class TlsStream implements ByteStream {
 
   get queuedBytes(): number {
     return this.socket.writableLength;
-  }
-
-  get isFull(): boolean {
-    return this.queuedBytes > highWater;
   }
 
   get isLeft(): boolean {

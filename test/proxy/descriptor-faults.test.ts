@@ -1,4 +1,4 @@
-import { openSync } from 'node:fs';
+import { openSync, readFileSync } from 'node:fs';
 import { expect } from 'chai';
 import { sendWithDescriptors } from '../../lib/native/descriptor-passing.js';
 import { closeDescriptors } from '../../lib/native/descriptors.js';
@@ -234,7 +234,10 @@ describe('file descriptors that do not come as they should', function () {
     new ExactReader(client);
     const event = { procedure: 318, type: messageType.message };
     // More than the socket takes, and less than that the daemon is no longer read.
-    link.send(frameOf(event, Buffer.alloc(150_000)), frameOf(event, Buffer.alloc(150_000)));
+    const limit = Number(readFileSync('/proc/sys/net/core/wmem_max', 'utf8'));
+    for (let left = Math.min(2 * limit, 512 * 1024) + 100_000; left > 0; left -= 150_000) {
+      link.send(frameOf(event, Buffer.alloc(Math.min(left, 150_000))));
+    }
     await sendParts(link, [
       announcing(2, { ...fetching, type: messageType.replyWithFds, status: status.ok }),
       1,

@@ -12,7 +12,6 @@ export class ScriptedStream implements ByteStream {
   isLeft = false;
   passage: DescriptorPassage | null = null;
   separatesFrames = false;
-  isFull = false;
   isPaused = false;
   isDestroyed = false;
   /** What every call of `write` was given, in copies. */

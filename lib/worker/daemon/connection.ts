@@ -93,11 +93,6 @@ export class DaemonConnection implements StreamListener {
     return this.stream?.queuedBytes ?? 0;
   }
 
-  /** Whether the daemon is behind, and will be told of by `onDrained` when it no longer is. */
-  get isFull(): boolean {
-    return this.stream?.isFull === true;
-  }
-
   /** Bytes that wait for it: those, and what waits for a large frame to be through. */
   get waitingBytes(): number {
     return this.queuedBytes + (this.box?.deferredBytes ?? 0);

@@ -31,8 +31,11 @@ import {
   type LinkSituation,
 } from './reply-gate.js';
 
-/** Bytes a daemon may be behind before its PINGs are no longer answered. */
-const daemonHighWater = 1024 * 1024;
+/**
+ * Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer
+ * answered.
+ */
+export const daemonHighWater = 1024 * 1024;
 
 /** Milliseconds that an attempt to open a connection has at least. */
 const shortestAttempt = 25;
@@ -96,9 +99,9 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     return this.connection.followsDescriptors;
   }
 
-  /** Whether the daemon is behind; its owner is told when it no longer is. */
-  get isFull(): boolean {
-    return this.connection.isFull;
+  /** Bytes the daemon has not taken yet. */
+  get queuedBytes(): number {
+    return this.connection.queuedBytes;
   }
 
   /** Calls that the daemon has not answered, those that wait for it included. */

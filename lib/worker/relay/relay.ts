@@ -23,7 +23,7 @@ import type { ReadGate } from '../../transport/read-gate.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import { explain, failureOf, LostError } from '../daemon/errors.js';
 import type { LinkSettings, Loss } from '../daemon/link-owner.js';
-import type { DaemonLink } from '../daemon/link.js';
+import { daemonHighWater, type DaemonLink } from '../daemon/link.js';
 import type { CallAudit } from '../reports/call-audit.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import { connectionClosedEvent, encodeFailure, noDescriptors, socketClosed } from './answers.js';
@@ -33,11 +33,8 @@ import { HeldCalls } from './held-calls.js';
 import { LargeFrames, type LargeFramesRelay } from './large-frames.js';
 import { RelayTotals } from './relay-totals.js';
 
-/** Bytes the client may be behind before it is no longer read. */
+/** Bytes the client may be behind before its daemons are no longer read. */
 export const clientHighWater = 256 * 1024;
-
-/** Why daemons are not read: the client has not taken all that they sent. */
-const behind = 'behind';
 
 /** The client's side, as the relay sees it. */
 export interface RelayClient {
@@ -142,13 +139,13 @@ export class Relay implements DaemonSetOwner, LargeFramesRelay {
   clientTurnEnded(): void {
     for (const link of this.links.all) {
       link.flush();
-      if (link.isFull) this.client.gate.close(link);
+      if (link.queuedBytes > daemonHighWater) this.client.gate.close(link);
     }
   }
 
   /** The client has taken all that was queued for it. */
   clientDrained(): void {
-    for (const link of this.links.all) link.resume(behind);
+    for (const link of this.links.all) link.resume(clientHighWater);
   }
 
   /** Forwards calls that were held back, as far as the limit allows now. */
@@ -262,7 +259,7 @@ export class Relay implements DaemonSetOwner, LargeFramesRelay {
     outbox.flush();
     // One that is being opened sends the client nothing, and nobody would release it.
     if (link.state !== 'open') return;
-    if (outbox.isFull) link.pause(behind);
+    if (outbox.queuedBytes > clientHighWater) link.pause(clientHighWater);
     if (outbox.isBlockedFor(link)) link.pause(this.client);
   }
 

@@ -63,7 +63,9 @@ const build = fileURLToPath(new URL('../../../', import.meta.url));
     for (const part of ['bin', 'conf', 'package.json']) {
       cpSync(join(project, part), join(closed, part), { recursive: true });
     }
-    cpSync(join(build, 'lib'), join(closed, 'dist/lib'), { recursive: true });
+    for (const part of ['lib', 'bundle']) {
+      cpSync(join(build, part), join(closed, 'dist', part), { recursive: true });
+    }
     symlinkSync(join(project, 'node_modules'), join(closed, 'node_modules'));
     const text = await said('nobody', { bin: join(closed, 'bin/virtproxyd') });
     expect(text).to.include(`${place()}'nobody' may not enter or execute ${closed}, which`);
