@@ -36,6 +36,9 @@ const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
   () => process.exit(0),
 );
 
+// What was said in the turn in which a worker ends, be it by a fault, is not lost with it.
+process.on('exit', () => channel.flush(() => undefined));
+
 async function start(setup: WorkerSetup): Promise<void> {
   const { Worker } = await import('./worker.js');
   const started = await Worker.start(setup, channel);

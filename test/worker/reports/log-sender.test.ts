@@ -38,7 +38,8 @@ describe('a worker’s log lines on their way to the primary', () => {
       read: () => undefined,
       write: (chunk: Buffer, _encoding, done) => {
         const take = (): void => {
-          taken.push(JSON.parse(chunk.toString()) as WorkerMessage);
+          const lines = chunk.toString().trimEnd().split('\n');
+          taken.push(...lines.map((line) => JSON.parse(line) as WorkerMessage));
           done();
         };
         if (stuck) release = take;
@@ -57,10 +58,10 @@ describe('a worker’s log lines on their way to the primary', () => {
     sender.record(entry(1));
     sender.record(entry(2));
     sender.log(record('b'));
-    await nextTurn();
-    await nextTurn();
+    for (let turn = 0; turn < 3; turn++) await nextTurn();
     sender.record(entry(3));
     sender.flush();
+    await nextTurn();
     expect(taken).to.deep.equal([
       { kind: 'log', record: record('a') },
       { kind: 'log', record: record('b') },
@@ -75,12 +76,14 @@ describe('a worker’s log lines on their way to the primary', () => {
     for (let count = 0; count < 1000; count++) sender.log(record(long));
     sender.record(entry(1));
     sender.flush();
+    await nextTurn();
     stuck = false;
     release();
     await nextTurn();
     const kept = taken.length;
     expect(kept).to.be.within(400, 450);
     sender.log(record('after'));
+    await nextTurn();
     expect(taken).to.have.lengthOf(kept + 2);
     const [told, after] = taken.slice(-2);
     expect(told).to.have.nested.property('record.level', 'error');
