@@ -277,7 +277,7 @@ export class Worker {
         this.broker?.forget(id);
         this.arrivals.onSettled(id);
         this.reporter?.left(session);
-        this.channel.sendSoon({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
+        this.channel.send({ kind: 'closed', id, ...(refusal !== null && { refusal }) });
       },
     };
   }

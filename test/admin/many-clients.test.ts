@@ -139,6 +139,7 @@ describe(`administration with ${clientCount} clients`, function () {
     await admin.disconnect(own, id);
     expect(performance.now() - before).to.be.below(limit);
     await victim.end;
+    await served(clientCount);
   });
 
   it(`every command is answered within ${limit} ms while a reload drains`, async () => {
