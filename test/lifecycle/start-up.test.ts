@@ -20,6 +20,8 @@ describe('a signal while the daemon starts', function () {
     misbehaviour = new Misbehaviour();
     const conf = `unix_sock_dir = "${directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n`;
     await writeFile(join(directory, 'virtproxyd.conf'), conf);
+    const cluster = '[cluster]\nworkers = 2\nmin_workers = 2\n';
+    await writeFile(join(directory, 'virtproxyd-cluster.ini'), cluster);
   });
 
   afterEach(async () => {
@@ -48,7 +50,8 @@ describe('a signal while the daemon starts', function () {
     await daemon.finished;
     await until(() => processes().length === 0, { what: 'all processes to end' });
     const left = await readdir(directory);
-    expect(left, daemon.stderr).to.deep.equal(['virtproxyd.conf']);
+    const configuration = ['virtproxyd-cluster.ini', 'virtproxyd.conf'];
+    expect(left, daemon.stderr).to.have.members(configuration);
   }
 
   /** The moments that can be told from outside, from the process's first one on. */
