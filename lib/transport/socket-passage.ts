@@ -5,24 +5,17 @@ import type { DescriptorPassage, DescriptorReceiver } from './descriptor-passage
 import { readDescriptors, type ReadableHandle } from './descriptor-reader.js';
 import { DescriptorSender } from './descriptor-sender.js';
 
-/** The stream whose descriptors pass. */
-export interface PassageEvents {
-  /** Bytes written before must be with the socket when this returns: descriptors follow. */
-  sending(): void;
-  /** All that waited is with the socket. */
-  sent(): void;
-}
-
 /** Passes descriptors over a UNIX socket beside the bytes that node reads and writes. */
 export class SocketPassage implements DescriptorPassage {
   private onSent: () => void;
   private sender: DescriptorSender | null = null;
 
+  /** `onSent` is called each time all that waited is with the socket. */
   constructor(
     private readonly socket: Socket,
-    private readonly events: PassageEvents,
+    onSent: () => void,
   ) {
-    this.onSent = () => events.sent();
+    this.onSent = onSent;
   }
 
   /** Whether bytes must go through `write`, so that they do not overtake descriptors. */
@@ -39,7 +32,6 @@ export class SocketPassage implements DescriptorPassage {
   }
 
   send(descriptors: number[]): void {
-    this.events.sending();
     if (this.socket.writable) (this.sender ??= this.makeSender()).send(descriptors);
     else closeDescriptors(descriptors);
   }

@@ -6,16 +6,12 @@ import { closingPatience, type ByteStream, type StreamListener } from './byte-st
 import type { DescriptorPassage } from './descriptor-passage.js';
 import { readBuffer } from './read-buffer.js';
 import { SocketPassage } from './socket-passage.js';
-import { WriteBatch, type BatchWriter } from './write-batch.js';
 
 /**
  * What a UNIX socket may queue, in the kernel's way of counting, once a write did not fit: two of
  * the frames of 256 KiB in which libvirt sends a volume. TCP sets its own.
  */
 const raisedSendBuffer = 512 * 1024;
-
-/** One for all sockets of the process, so that it is one turn for all of them. */
-const batch = new WriteBatch();
 
 /**
  * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
@@ -52,18 +48,16 @@ export function endInTime(socket: Socket): void {
 }
 
 /**
- * A UNIX or TCP socket as ByteStream. Where there are many in a turn of the event loop, small
- * writes leave together at its end. What the kernel takes at once goes to it straight; node's own
- * queue, which costs more than the system call itself, sees only the rest.
+ * A UNIX or TCP socket as ByteStream. What the kernel takes at once goes to it straight from the
+ * caller's bytes; node's own queue, which costs more than the system call itself, sees only the
+ * rest.
  */
-export class SocketStream implements ByteStream, BatchWriter {
+export class SocketStream implements ByteStream {
   readonly separatesFrames = false;
   private listener: StreamListener | null = null;
   private isRaised = false;
   /** The socket's number while it is open. */
   readonly fd: number;
-  /** Some of its bytes wait in the batch: at most what that holds, so nobody counts them. */
-  private isBatched = false;
   /** Made when it is asked for. */
   private socketPassage: SocketPassage | null = null;
 
@@ -147,10 +141,7 @@ export class SocketStream implements ByteStream, BatchWriter {
 
   get passage(): DescriptorPassage | null {
     if (!this.passesDescriptors) return null;
-    return (this.socketPassage ??= new SocketPassage(this.socket, {
-      sending: () => this.flush(),
-      sent: () => this.listener?.drained(),
-    }));
+    return (this.socketPassage ??= new SocketPassage(this.socket, () => this.listener?.drained()));
   }
 
   get isLeft(): boolean {
@@ -169,19 +160,6 @@ export class SocketStream implements ByteStream, BatchWriter {
       this.socketPassage.write(Buffer.from(bytes.subarray(start, end)));
       return;
     }
-    if (batch.add(this, bytes, start, end)) {
-      this.isBatched = true;
-      return;
-    }
-    this.flush();
-    this.writeNow(bytes, start, end);
-  }
-
-  /** For the batch only: `write` without waiting for the end of the turn. */
-  writeNow(bytes: Buffer, start: number, end: number): void {
-    const { socket } = this;
-    this.isBatched = false;
-    if (!socket.writable) return;
     const next = socket.writableLength > 0 ? start : this.sendNow(bytes, start, end);
     if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
   }
@@ -204,21 +182,14 @@ export class SocketStream implements ByteStream, BatchWriter {
   }
 
   end(): void {
-    this.flush();
     this.listener = null;
     if (this.socketPassage?.isSending === true) this.socketPassage.endBehind(endInTime);
     else endInTime(this.socket);
   }
 
   destroy(): void {
-    this.flush();
     this.listener = null;
     this.socket.destroy();
-  }
-
-  /** Sends what waits for the end of the turn. */
-  private flush(): void {
-    if (this.isBatched) batch.flush();
   }
 
   /** For the readers only. */

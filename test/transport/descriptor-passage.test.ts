@@ -2,7 +2,6 @@ import { closeSync, openSync, readdirSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { setImmediate as turnOfTheLoop } from 'node:timers/promises';
 import { expect } from 'chai';
 import { receive, sendWithDescriptors } from '../../lib/native/descriptor-passing.js';
 import type { StreamListener } from '../../lib/transport/byte-stream.js';
@@ -142,7 +141,6 @@ describe('transport/descriptor-passage', () => {
     it('tells of an error as before', async () => {
       passage.receive(recorder);
       stream.write(Buffer.from('never read'));
-      await turnOfTheLoop();
       far.destroy();
       await until(() => recorder.ends.length > 0, { what: 'the end' });
       expect(recorder.ends).to.have.length(1);
@@ -184,7 +182,6 @@ describe('transport/descriptor-passage', () => {
       await until(() => recorder.drains > drains, { what: 'to be told of the room' });
       expect(stream.queuedBytes).to.equal(0);
       stream.write(Buffer.from('direct'));
-      await turnOfTheLoop();
       expect(readFar()).to.equal('direct');
     });
 
