@@ -159,8 +159,9 @@ export class Worker {
   private begin(arrival: Arrival): void {
     const session = new Session(arrival, this.context);
     this.sessions.set(session.id, session);
-    if (!beginsAnonymous(arrival.introduction)) this.connectAhead(arrival);
     session.start();
+    // Of others it is not known yet what they may do.
+    if (!beginsAnonymous(arrival.introduction)) this.connectAhead(session);
   }
 
   /**
@@ -180,13 +181,9 @@ export class Worker {
     throw tooManyOpenFiles();
   }
 
-  /** All is known of the client by which its rights are decided. */
-  private connectAhead({ introduction, x509Name }: Arrival): void {
-    if (this.broker === null) return;
-    const { context } = this;
-    const { readOnly } = context.rights({ ...introduction, saslUserName: null, x509Name });
-    this.broker.connectAhead(introduction.id, readOnly, (driver) =>
-      context.daemons.endpoint(driver, readOnly),
+  private connectAhead({ id, profile: { isReadOnly } }: Session): void {
+    this.broker?.connectAhead(id, isReadOnly, (driver) =>
+      this.context.daemons.endpoint(driver, isReadOnly),
     );
   }
 
