@@ -146,6 +146,12 @@ export class ClientRegistry {
     return this.byId.get(id);
   }
 
+  /** A client that a worker speaks of, if it is that worker's: of others it has nothing to say. */
+  ofWorker(worker: WorkerProcess, id: number): Client | undefined {
+    const client = this.byId.get(id);
+    return client?.worker === worker ? client : undefined;
+  }
+
   /** Counts those that have not logged in, `waiting` included, by origin. */
   census(waiting: Iterable<Client>): Census {
     const census = new Map<string, number>();

@@ -18,7 +18,7 @@ export class PolkitQuestions {
   private readonly granted = new WeakSet<Client>();
 
   constructor(
-    private readonly clients: Pick<ClientRegistry, 'get'>,
+    private readonly clients: Pick<ClientRegistry, 'ofWorker'>,
     /** Milliseconds for one check, typing a password included. */
     private readonly timeout: () => number,
     private readonly log: Logger,
@@ -29,8 +29,8 @@ export class PolkitQuestions {
 
   /** A worker wants to know whether polkit lets a client in. */
   async ask(worker: WorkerProcess, id: number): Promise<void> {
-    const client = this.clients.get(id);
-    const fault = faultOf(client, worker);
+    const client = this.clients.ofWorker(worker, id);
+    const fault = faultOf(client);
     if (client === undefined || fault !== null) {
       this.log.warning(`worker ${worker.pid} asked polkit about client ${id}, ${fault}: refused`);
       return;
@@ -69,9 +69,9 @@ export class PolkitQuestions {
   }
 }
 
-/** Why a worker has no business to ask about a client, as the end of a clause; null if it has. */
-function faultOf(client: Client | undefined, worker: WorkerProcess): string | null {
-  if (client?.worker !== worker) return 'which it does not have';
+/** Why a worker has no business to ask about its client, as the end of a clause; null if it has. */
+function faultOf(client: Client | undefined): string | null {
+  if (client === undefined) return 'which it does not have';
   const { auth, local } = client.introduction;
   if (auth !== 'polkit' || local === null) return 'whose socket does not ask for polkit';
   return client.onLeft === null ? null : 'about whom polkit is being asked already';

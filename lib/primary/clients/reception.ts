@@ -125,8 +125,8 @@ export class Reception {
 
   /** A worker says something of a client. */
   onWorkerNews(worker: WorkerProcess, message: ClientMessage): void {
-    const client = this.clients.get(message.id);
-    if (client?.worker !== worker) return;
+    const client = this.clients.ofWorker(worker, message.id);
+    if (client === undefined) return;
     const werePlacesScarce = this.arePlacesScarce;
     switch (message.kind) {
       case 'taken':

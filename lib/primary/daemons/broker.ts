@@ -23,7 +23,7 @@ export class DaemonBroker {
   private readonly rules = new WeakMap<Configuration, KnownRules>();
 
   constructor(
-    private readonly clients: Pick<ClientRegistry, 'get'>,
+    private readonly clients: Pick<ClientRegistry, 'ofWorker'>,
     private readonly polkit: Pick<PolkitQuestions, 'hasGranted'>,
     private readonly log: Logger,
   ) {}
@@ -69,9 +69,9 @@ export class DaemonBroker {
   private faultOf(worker: WorkerProcess, question: ConnectQuestion): string | null {
     const { configuration } = worker;
     const rules = configuration === null ? undefined : this.rules.get(configuration);
-    const client = this.clients.get(question.client);
+    const client = this.clients.ofWorker(worker, question.client);
     if (configuration === null || rules === undefined) return 'before it had a configuration';
-    if (client?.worker !== worker) return 'which it does not have';
+    if (client === undefined) return 'which it does not have';
     const hasGranted = this.polkit.hasGranted.bind(this.polkit);
     return refusalOf(client, question, configuration, rules, hasGranted);
   }
