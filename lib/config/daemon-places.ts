@@ -1,3 +1,4 @@
+import { access } from 'node:fs/promises';
 import type { Configuration } from './configuration.js';
 import { secondaryDrivers } from '../rpc/procedures.js';
 import { ROUTES } from './cluster-keys.js';
@@ -33,6 +34,14 @@ export function isConfigured({ routes }: PlacesConfiguration, driver: string): b
     knownDrivers.includes(driver) ||
     Object.hasOwn(routes, driver) ||
     routes[ROUTES.default] !== undefined
+  );
+}
+
+/** Whether there is a file at the path, such as a daemon's socket. */
+export function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
   );
 }
 

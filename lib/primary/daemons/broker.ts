@@ -1,6 +1,5 @@
-import { access } from 'node:fs/promises';
 import type { Configuration } from '../../config/configuration.js';
-import { isConfigured, socketPath } from '../../config/daemon-places.js';
+import { isConfigured, isThere, socketPath } from '../../config/daemon-places.js';
 import type { WorkerMessage } from '../../control/messages.js';
 import type { Logger } from '../../logging/logger.js';
 import * as accounts from '../../native/accounts.js';
@@ -54,10 +53,7 @@ export class DaemonBroker {
     const exists =
       configuration !== null &&
       isConfigured(configuration, driver) &&
-      (await access(socketPath(configuration, driver, readOnly)).then(
-        () => true,
-        () => false,
-      ));
+      (await isThere(socketPath(configuration, driver, readOnly)));
     worker.send({ kind: 'seen', number, exists });
   }
 

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
-import { access } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { isThere } from '../../config/daemon-places.js';
 import type { DaemonQuestion, PrimaryMessage, WorkerMessage } from '../../control/messages.js';
 import { isScarce } from '../../native/descriptors.js';
 import { hasHungUp } from '../../native/hang-up.js';
@@ -20,11 +20,7 @@ export interface Connector {
 /** By the rights of this process. */
 export const ownConnector: Connector = {
   connect: (_, { path }, signal) => SocketStream.connect(path, signal),
-  exists: ({ path }) =>
-    access(path).then(
-      () => true,
-      () => false,
-    ),
+  exists: ({ path }) => isThere(path),
 };
 
 /** The primary's answers. */
