@@ -24,6 +24,16 @@ const headerBytes = 8;
 const recordBytes = 12;
 const inheritableOffset = 8;
 
+/** User and group for a process to start, as node takes them: numbers of 32 bits with a sign. */
+export function spawnIds({ uid, gid }: SpawnIds): SpawnIds {
+  return { uid: uid | 0, gid: gid | 0 };
+}
+
+interface SpawnIds {
+  readonly uid: number;
+  readonly gid: number;
+}
+
 /** Bits of the first record (capabilities(7)). */
 const capabilities = { CAP_KILL: 5, CAP_SETGID: 6, CAP_SETUID: 7 } as const;
 export type Capability = keyof typeof capabilities;

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { WorkerUser } from '../../control/workers.js';
+import { spawnIds } from '../../native/privileges.js';
 
 /** `r` to read a file, `w` to connect to a socket, `x` to enter a directory or execute a file. */
 export type AccessKind = 'r' | 'w' | 'x';
@@ -21,15 +22,13 @@ const script =
  * of that user asks, so that lists of rights beside the mode and whatever else the kernel goes by
  * count as well. Throws when it cannot be started.
  */
-export function refusedTo({ uid, gid }: WorkerUser, needs: readonly Need[]): Need[] {
+export function refusedTo(user: WorkerUser, needs: readonly Need[]): Need[] {
   const args = needs.flatMap(({ kind, path }) => [kind, path]);
   const { error, status, stdout, stderr } = spawnSync('/bin/sh', ['-c', script, 'sh', ...args], {
     cwd: '/',
     env: {},
     encoding: 'utf8',
-    // Node takes signed numbers of 32 bits, and hands them on as they are.
-    uid: uid | 0,
-    gid: gid | 0,
+    ...spawnIds(user),
   });
   if (error !== undefined) throw error;
   if (status !== 0) throw new Error(`/bin/sh failed: ${stderr.trim()}`);

@@ -3,7 +3,7 @@ import throng from 'throng';
 import { openSslConfiguration } from '../../auth/session-tickets.js';
 import { workerProgram } from '../../control/worker-program.js';
 import type { WorkerUser } from '../../control/workers.js';
-import { renounceNewPrivileges } from '../../native/privileges.js';
+import { renounceNewPrivileges, spawnIds } from '../../native/privileges.js';
 import { workerStdio } from './worker-process.js';
 
 /** Who is told of processes that come and go. */
@@ -43,9 +43,7 @@ const throngGrace = 86_400_000;
  */
 function runAs(user: WorkerUser | null): void {
   if (user !== null) renounceNewPrivileges();
-  // Node takes signed numbers of 32 bits, and hands them on as they are.
-  const ids = user === null ? ownIds : { uid: user.uid | 0, gid: user.gid | 0 };
-  cluster.setupPrimary(ids);
+  cluster.setupPrimary(user === null ? ownIds : spawnIds(user));
 }
 
 /** Those of this process; the types do not know that undefined takes them back. */
