@@ -213,7 +213,7 @@ export class Session
     const verdict = judgeClientFrame(bytes, start, length, this);
     this.skipping = verdict.fate !== 'call' && verdict.fate !== 'stream';
     if (this.skipping) this.carryOut(verdict, bytes, start, length);
-    else if (relay?.largeFrame(bytes, start) === false) {
+    else if (relay?.large.begin(bytes, start) === false) {
       this.gate.close(this.framer);
       return false;
     }
@@ -223,7 +223,7 @@ export class Session
   largeBytes(bytes: Buffer, start: number, end: number, last: boolean): void {
     if (this.skipping) return;
     const descriptors = last ? this.descriptors.take() : null;
-    this.relay?.largeBytes(bytes, start, end, last, descriptors);
+    this.relay?.large.pass(bytes, start, end, last, descriptors);
   }
 
   retryLarge(): void {

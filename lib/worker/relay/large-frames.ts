@@ -38,7 +38,7 @@ export class LargeFrames {
     return (this.waiting?.failure ?? null) !== null;
   }
 
-  /** The header of a frame; false: it has to wait. */
+  /** The header of a frame; false asks to hold the client back until `retryLarge`. */
   begin(bytes: Buffer, start: number): boolean {
     const type = typeOf(bytes, start);
     const isOfStream = type === messageType.stream || type === messageType.streamHole;

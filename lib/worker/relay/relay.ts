@@ -68,7 +68,8 @@ export class Relay implements DaemonSetOwner, LargeFramesRelay {
   private readonly descriptors: CallDescriptors;
   private isOpen = false;
   private closeCallback = false;
-  private readonly large: LargeFrames;
+  /** The client's. */
+  readonly large: LargeFrames;
 
   constructor(
     private readonly client: RelayClient,
@@ -117,22 +118,6 @@ export class Relay implements DaemonSetOwner, LargeFramesRelay {
   streamFrame(bytes: Buffer, start: number, end: number): void {
     const link = this.links.known(bytes, start);
     if (link?.carries(bytes, start) === true) link.forward(bytes, start, end);
-  }
-
-  /** The header of a large frame; false asks to hold the client back until `retryLarge`. */
-  largeFrame(bytes: Buffer, start: number): boolean {
-    return this.large.begin(bytes, start);
-  }
-
-  /** `descriptors` are those of a call, with its last bytes. */
-  largeBytes(
-    bytes: Buffer,
-    start: number,
-    end: number,
-    last: boolean,
-    descriptors: number[] | null,
-  ): void {
-    this.large.pass(bytes, start, end, last, descriptors);
   }
 
   /** A chunk from the client has been dealt with. */
