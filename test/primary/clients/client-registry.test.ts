@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import type { LoginStage, Transport } from '../../../lib/control/messages.js';
 import { ClientRegistry, type Client } from '../../../lib/primary/clients/client-registry.js';
+import { clientOf } from './client.js';
 
 interface Case {
   readonly origin?: string;
@@ -14,32 +15,20 @@ interface Case {
 
 const now = 1_000_000;
 
-function clientOf(id: number, its: Case): Client {
-  const { silentFor = 60_000 } = its;
-  return {
-    introduction: {
-      kind: 'client',
-      id,
-      transport: its.transport ?? 'tls',
-      readOnly: false,
-      auth: 'sasl',
-      local: null,
-      remoteAddress: null,
-      localAddress: null,
+function clientIn(id: number, its: Case): Client {
+  const { silentFor = 60_000, transport = 'tls', origin = 'a', stage = 'silent' } = its;
+  const { isBeingEvicted = false, loggedIn = false } = its;
+  return clientOf(
+    { id, transport, auth: 'sasl', local: null },
+    {
+      connectedAt: now,
+      origin,
+      silentSince: silentFor === null ? null : now - silentFor,
+      stage,
+      isBeingEvicted,
+      loggedIn,
     },
-    connectedAt: now,
-    origin: its.origin ?? 'a',
-    hasSpoken: false,
-    nextCheck: 0,
-    connection: null,
-    worker: null,
-    silentSince: silentFor === null ? null : now - silentFor,
-    stage: its.stage ?? 'silent',
-    isBeingEvicted: its.isBeingEvicted ?? false,
-    loggedIn: its.loggedIn ?? false,
-    identity: null,
-    onLeft: null,
-  };
+  );
 }
 
 const several = (count: number, its: Case): Case[] => Array.from({ length: count }, () => its);
@@ -156,10 +145,10 @@ describe('primary/clients/client-registry', () => {
     for (const { what, there, waiting = [], newcomer = {}, expected } of table) {
       it(what, () => {
         const clients = new ClientRegistry();
-        const all = there.map((its, index) => clientOf(index, its));
+        const all = there.map((its, index) => clientIn(index, its));
         for (const client of all) clients.add(client);
-        const census = clients.census(waiting.map((its) => clientOf(-1, its)));
-        const candidate = clients.evictionCandidate(clientOf(-2, newcomer), census, now);
+        const census = clients.census(waiting.map((its) => clientIn(-1, its)));
+        const candidate = clients.evictionCandidate(clientIn(-2, newcomer), census, now);
         expect(candidate === null ? null : all.indexOf(candidate.client)).to.equal(expected);
       });
     }

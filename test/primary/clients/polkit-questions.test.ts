@@ -1,19 +1,11 @@
 import { expect } from 'chai';
 import type { PolkitRequest, PolkitVerdict } from '../../../lib/auth/polkit.js';
-import type { LocalPeer, PrimaryMessage } from '../../../lib/control/messages.js';
+import type { PrimaryMessage } from '../../../lib/control/messages.js';
 import { ClientRegistry, type Client } from '../../../lib/primary/clients/client-registry.js';
 import { PolkitQuestions } from '../../../lib/primary/clients/polkit-questions.js';
 import type { WorkerProcess } from '../../../lib/primary/workers/worker-process.js';
 import { recordedLog } from '../recorded-log.js';
-
-const peer: LocalPeer = {
-  pid: 4711,
-  uid: 1000,
-  gid: 1000,
-  groups: [],
-  startTime: '42',
-  selinuxContext: null,
-};
+import { clientOf, peer } from './client.js';
 
 interface FakeWorker {
   readonly told: PrimaryMessage[];
@@ -50,31 +42,8 @@ describe('primary/clients/polkit-questions', () => {
   });
 
   function add(changes: Partial<Client['introduction']> = {}): Client {
-    const client: Client = {
-      introduction: {
-        kind: 'client',
-        id: clients.nextId(),
-        transport: 'unix',
-        readOnly: false,
-        auth: 'polkit',
-        local: peer,
-        remoteAddress: null,
-        localAddress: null,
-        ...changes,
-      },
-      connectedAt: 0,
-      origin: 'a',
-      hasSpoken: false,
-      nextCheck: 0,
-      connection: null,
-      worker: worker.process,
-      silentSince: null,
-      stage: 'login',
-      isBeingEvicted: false,
-      loggedIn: false,
-      identity: null,
-      onLeft: null,
-    };
+    const introduction = { id: clients.nextId(), auth: 'polkit' as const, ...changes };
+    const client = clientOf(introduction, { worker: worker.process, stage: 'login' });
     clients.add(client);
     return client;
   }

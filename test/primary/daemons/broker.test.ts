@@ -3,24 +3,16 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { Configuration } from '../../../lib/config/configuration.js';
-import type { LocalPeer, PrimaryMessage, ProvenIdentity } from '../../../lib/control/messages.js';
+import type { PrimaryMessage, ProvenIdentity } from '../../../lib/control/messages.js';
 import { acceptNext, hasWaiting, listenOnPath } from '../../../lib/native/listening-socket.js';
 import { ClientRegistry, type Client } from '../../../lib/primary/clients/client-registry.js';
 import { DaemonBroker } from '../../../lib/primary/daemons/broker.js';
 import type { WorkerProcess } from '../../../lib/primary/workers/worker-process.js';
 import type { NumberedDescriptor } from '../../../lib/transport/numbered-descriptors.js';
 import { freshDirectory, until } from '../../peers/waiting.js';
+import { clientOf, peer } from '../clients/client.js';
 import { configurationIn } from '../configuration.js';
 import { recordedLog } from '../recorded-log.js';
-
-const peer: LocalPeer = {
-  pid: 4711,
-  uid: 1000,
-  gid: 1000,
-  groups: [],
-  startTime: '42',
-  selinuxContext: null,
-};
 
 interface FakeWorker {
   readonly told: PrimaryMessage[];
@@ -104,31 +96,10 @@ describe('primary/daemons/broker', () => {
 
   /** Adds a client that has logged in. */
   function add(changes: Partial<Client['introduction']> = {}): Client {
-    const client: Client = {
-      introduction: {
-        kind: 'client',
-        id: clients.nextId(),
-        transport: 'unix',
-        readOnly: false,
-        auth: 'none',
-        local: peer,
-        remoteAddress: null,
-        localAddress: null,
-        ...changes,
-      },
-      connectedAt: 0,
-      origin: 'a',
-      hasSpoken: false,
-      nextCheck: 0,
-      connection: null,
-      worker: worker.process,
-      silentSince: null,
-      stage: 'login',
-      isBeingEvicted: false,
-      loggedIn: true,
-      identity: null,
-      onLeft: null,
-    };
+    const client = clientOf(
+      { id: clients.nextId(), ...changes },
+      { worker: worker.process, stage: 'login', loggedIn: true },
+    );
     clients.add(client);
     return client;
   }
