@@ -4,7 +4,7 @@ import type { ClientProcess } from '../peers/clients.js';
 import { runningProcesses, type RunningProcess } from '../peers/proxy.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 import type { Competitor, Launched, Task } from './competitors.js';
-import { resultOf, startChild, startLoad } from './load.js';
+import { resultOf, startLoad, startStandIn } from './load.js';
 import { processTree } from './processes.js';
 import type { Programs } from './programs.js';
 import { Results, type Figures, type RowDescription } from './results.js';
@@ -63,11 +63,8 @@ export class Bench {
     const socket = join(directory, 'daemon-sock');
     const bench = new Bench(directory, programs, competitors, options, progress, socket);
     bench.closing(() => rm(directory, { recursive: true, force: true }));
-    const daemon = startChild([programs.standIn, socket]);
+    const daemon = await startStandIn(programs.standIn, socket);
     bench.closing(() => daemon.kill());
-    await until(() => daemon.stdout.includes('ready') || failed(daemon), {
-      what: 'the stand-in daemon',
-    });
     return bench;
   }
 
@@ -177,11 +174,6 @@ export class Bench {
     this.failures++;
     this.skip(rows, error instanceof Error ? error.message : String(error));
   }
-}
-
-function failed(child: ClientProcess): false {
-  if (child.stderr !== '') throw new Error(child.stderr);
-  return false;
 }
 
 async function end(child: ClientProcess): Promise<void> {

@@ -40,6 +40,26 @@ export function startChild(command: readonly string[], options?: ClientOptions):
   return new ClientProcess('setpriv', ['--pdeathsig', 'KILL', '--', ...command], options);
 }
 
+/** Starts the stand-in daemon; resolves when it listens. Rejects with its own words if it fails. */
+export async function startStandIn(program: string, socket: string): Promise<ClientProcess> {
+  const daemon = startChild([program, socket]);
+  try {
+    await until(() => daemon.stdout.includes('ready') || failed(daemon), {
+      what: 'the stand-in daemon',
+    });
+    return daemon;
+  } catch (error) {
+    await daemon.kill();
+    throw error;
+  }
+}
+
+/** Throws what a program complains of. */
+function failed(child: ClientProcess): false {
+  if (child.stderr !== '') throw new Error(child.stderr);
+  return false;
+}
+
 /** Starts load-generator; `result()` of what it returns tells what came of it. */
 export function startLoad(
   generator: string,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect } from 'chai';
 import { status } from '../../lib/rpc/frame.js';
-import { resultOf, startChild, startLoad } from '../bench/load.js';
+import { resultOf, startLoad, startStandIn } from '../bench/load.js';
 import { buildPrograms, programsLacking, type Programs } from '../bench/programs.js';
 import type { ClientProcess } from '../peers/clients.js';
 import { Proxy } from '../peers/proxy.js';
@@ -32,9 +32,7 @@ describe(`workers as needed${lacking === undefined ? '' : ` (skipped: ${lacking}
     programs = buildPrograms();
     directory = await freshDirectory();
     socket = join(directory, 'daemon-sock');
-    const started = startChild([programs.standIn, socket]);
-    daemon = started;
-    await until(() => started.stdout.includes('ready'), { what: 'the daemon' });
+    daemon = await startStandIn(programs.standIn, socket);
   });
   afterEach(async () => {
     await load?.kill();

@@ -2,12 +2,12 @@ import { copyFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { floodRows, type FloodRow } from '../bench/flood-rows.js';
-import { resultOf, runLoad, startChild, startLoad } from '../bench/load.js';
+import { resultOf, runLoad, startLoad, startStandIn } from '../bench/load.js';
 import { memoryBytes, withMostMemory } from '../bench/processes.js';
 import { buildPrograms, programsLacking, type Programs } from '../bench/programs.js';
 import { account, type ClientProcess } from '../peers/clients.js';
 import { Proxy, type ProxyOptions } from '../peers/proxy.js';
-import { freshDirectory, until } from '../peers/waiting.js';
+import { freshDirectory } from '../peers/waiting.js';
 
 const lacking = programsLacking();
 const isRoot = process.getuid?.() === 0;
@@ -43,9 +43,7 @@ describe(`a client beside others that flood${lacking === undefined ? '' : ` (ski
     programs = buildPrograms();
     directory = await freshDirectory();
     socket = join(directory, 'daemon-sock');
-    const started = startChild([programs.standIn, socket]);
-    daemon = started;
-    await until(() => started.stdout.includes('ready'), { what: 'the daemon' });
+    daemon = await startStandIn(programs.standIn, socket);
   });
   afterEach(async () => {
     await flooder?.kill();
