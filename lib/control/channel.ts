@@ -3,9 +3,6 @@ import type { Duplex } from 'node:stream';
 /** A message longer than this many bytes cannot be ours. */
 const maxMessageLength = 16 * 1024 * 1024;
 
-/** Milliseconds that a message in no haste waits at most. */
-const moment = 2;
-
 const newline = 0x0a;
 
 /**
@@ -19,7 +16,6 @@ export class ControlChannel<Sent, Received> {
   private waiting = '';
   private waitingBytes = 0;
   private turnEnd: NodeJS.Immediate | null = null;
-  private timer: NodeJS.Timeout | null = null;
 
   /** `onClosed` is called once, when the other end is gone or has sent what is no message. */
   constructor(
@@ -50,14 +46,10 @@ export class ControlChannel<Sent, Received> {
    * is gone.
    */
   send(message: Sent): void {
-    this.add(message);
+    const line = JSON.stringify(message) + '\n';
+    this.waiting += line;
+    this.waitingBytes += Buffer.byteLength(line);
     this.turnEnd ??= setImmediate(() => this.write());
-  }
-
-  /** As `send`, for what is in no haste: it goes with the next message, or after a moment. */
-  sendSoon(message: Sent): void {
-    this.add(message);
-    this.timer ??= setTimeout(() => this.write(), moment);
   }
 
   /** Calls `done` once all messages sent so far are with the kernel. */
@@ -68,29 +60,17 @@ export class ControlChannel<Sent, Received> {
   }
 
   close(): void {
-    this.settle();
+    if (this.turnEnd !== null) clearImmediate(this.turnEnd);
     this.pipe.destroy();
   }
 
-  private add(message: Sent): void {
-    const line = JSON.stringify(message) + '\n';
-    this.waiting += line;
-    this.waitingBytes += Buffer.byteLength(line);
-  }
-
   private write(): void {
-    this.settle();
+    if (this.turnEnd !== null) clearImmediate(this.turnEnd);
+    this.turnEnd = null;
     const lines = this.waiting;
     this.waiting = '';
     this.waitingBytes = 0;
     if (lines !== '' && this.pipe.writable) this.pipe.write(lines);
-  }
-
-  private settle(): void {
-    if (this.turnEnd !== null) clearImmediate(this.turnEnd);
-    if (this.timer !== null) clearTimeout(this.timer);
-    this.turnEnd = null;
-    this.timer = null;
   }
 
   private received(chunk: Buffer): void {

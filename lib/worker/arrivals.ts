@@ -74,7 +74,8 @@ export class Arrivals {
   onSocket(message: unknown, handle: unknown): void {
     const introduction = message as ClientIntroduction;
     const { id } = introduction;
-    this.channel.sendSoon({ kind: 'taken', id });
+    // Before any of its bytes are read: if this process dies first, another gets it.
+    this.channel.send({ kind: 'taken', id });
     if (handle === undefined || handle === null) {
       // The client left while its socket was on the way.
       this.channel.send({ kind: 'closed', id });

@@ -48,23 +48,6 @@ describe('ControlChannel', () => {
     expect(pipe.writes).to.deep.equal([lines(1, 2, 3), lines(4)]);
   });
 
-  it('sends what is in no haste with the next message', async () => {
-    const pipe = new Pipe();
-    const channel = channelOver(pipe);
-    channel.sendSoon({ number: 1 });
-    channel.send({ number: 2 });
-    channel.sendSoon({ number: 3 });
-    await nextTurn();
-    expect(pipe.writes).to.deep.equal([lines(1, 2, 3)]);
-  });
-
-  it('sends what is in no haste alone when nothing follows', async () => {
-    const pipe = new Pipe();
-    channelOver(pipe).sendSoon({ number: 1 });
-    await until(() => pipe.writes.length > 0, { what: 'the write' });
-    expect(pipe.writes).to.deep.equal([lines(1)]);
-  });
-
   it('counts bytes that wait, in the turn and with the other end', async () => {
     const pipe = new Pipe();
     pipe.isStuck = true;
@@ -78,10 +61,10 @@ describe('ControlChannel', () => {
     expect(channel.queuedBytes).to.equal(length + lines(2).length);
   });
 
-  it('flushes what waits, in haste or not, before it calls back', async () => {
+  it('flushes what waits before it calls back', async () => {
     const pipe = new Pipe();
     const channel = channelOver(pipe);
-    channel.sendSoon({ number: 1 });
+    channel.send({ number: 1 });
     channel.send({ number: 2 });
     await new Promise<void>((done) => channel.flush(done));
     expect(pipe.writes.join('')).to.equal(lines(1, 2));
@@ -92,7 +75,7 @@ describe('ControlChannel', () => {
     const channel = channelOver(pipe);
     channel.send({ number: 1 });
     channel.close();
-    channel.sendSoon({ number: 2 });
+    channel.send({ number: 2 });
     channel.send({ number: 3 });
     await new Promise<void>((done) => channel.flush(done));
     expect(pipe.writes).to.deep.equal([]);
