@@ -2,6 +2,7 @@ import type { Configuration } from '../config/configuration.js';
 import { LogControl } from '../logging/log-control.js';
 import { Logger } from '../logging/logger.js';
 import type { Inheritance } from '../primary/host/succession.js';
+import { releaseAfterStart } from '../native/start-pages.js';
 import { Primary } from '../primary/primary.js';
 import type { PrimaryOptions } from '../primary/primary-options.js';
 import { ServiceManager } from '../primary/host/service-manager.js';
@@ -41,6 +42,7 @@ export async function runDaemon(
   });
   process.on('SIGUSR2', () => primary.upgrade());
   await primary.start(inheritance);
+  releaseAfterStart();
   if (!daemon || !primary.isServing) return;
   logging.flush();
   leaveTerminal();

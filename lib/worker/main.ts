@@ -10,6 +10,7 @@ import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
 import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import { endWithParent } from '../native/process-info.js';
+import { releaseAfterStart } from '../native/start-pages.js';
 import { LoopMeter } from './reports/loop-meter.js';
 import type { Worker } from './worker.js';
 
@@ -47,6 +48,7 @@ async function start(setup: WorkerSetup): Promise<void> {
   loop.restart();
   channel.send({ kind: 'ready' });
   for (const message of early) started.onMessage(message);
+  releaseAfterStart();
 }
 
 // The primary alone decides when workers end; signals to the whole process group are for it.
