@@ -42,8 +42,8 @@ export async function releaseFilePages(): Promise<void> {
 const startsEnd = 2000;
 
 /**
- * Lets go, once, of the pages that only the start has needed, two thirds of node's; without a /proc
- * all are kept.
+ * Lets go, once, of the pages that only the start has needed, about half of those of files; without
+ * a /proc all are kept.
  */
 export function releaseAfterStart(): void {
   setTimeout(() => void releaseFilePages().catch(() => undefined), startsEnd).unref();
