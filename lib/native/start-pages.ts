@@ -14,14 +14,14 @@ export interface Mapping {
 }
 
 /**
- * The mappings of an smaps text that hold nothing but what their file has: not writable, and never
- * written to before they became so.
+ * The mappings of a file in an smaps text that hold nothing but what the file has: not writable,
+ * and never written to before they became so.
  */
-export function unchangedMappings(smaps: string): Mapping[] {
+export function unchangedMappings(smaps: string, file: string): Mapping[] {
   const found: Mapping[] = [];
   const mapping = /^([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+ +(\/.*)\n((?:[A-Z].*\n)*)/gm;
-  for (const [, start, end, rights = '', , lines = ''] of smaps.matchAll(mapping)) {
-    if (rights[1] !== '-' || !/^Anonymous: +0 kB$/m.test(lines)) continue;
+  for (const [, start, end, rights = '', path, lines = ''] of smaps.matchAll(mapping)) {
+    if (path !== file || rights[1] !== '-' || !/^Anonymous: +0 kB$/m.test(lines)) continue;
     const address = BigInt(`0x${start}`);
     found.push({ address, bytes: Number(BigInt(`0x${end}`) - address) });
   }
@@ -29,12 +29,15 @@ export function unchangedMappings(smaps: string): Mapping[] {
 }
 
 /**
- * Lets go of the pages of program and libraries that this process has mapped (madvise(2)). They
- * stay in the kernel's page cache, from where the next access has them back.
+ * Lets go of the pages of node's executable that this process has mapped (madvise(2)). They stay in
+ * the kernel's page cache, from where the next access has them back. Those of libraries are a
+ * hundredth of it and stay: another thread may be loading one, and relocate what was unchanged when
+ * it was looked at.
  * @throws the system's error where /proc cannot be read
  */
-export async function releaseFilePages(): Promise<void> {
-  const mappings = unchangedMappings(await readFile('/proc/self/smaps', 'latin1'));
+export async function releaseProgramPages(): Promise<void> {
+  const smaps = await readFile('/proc/self/smaps', 'latin1');
+  const mappings = unchangedMappings(smaps, process.execPath);
   for (const { address, bytes } of mappings) madvise(address, bytes, dontNeed);
 }
 
@@ -42,9 +45,9 @@ export async function releaseFilePages(): Promise<void> {
 const startsEnd = 2000;
 
 /**
- * Lets go, once, of the pages that only the start has needed, about half of those of files; without
- * a /proc all are kept.
+ * Lets go, once, of the pages that only the start has needed, about half of the executable's;
+ * without a /proc all are kept.
  */
 export function releaseAfterStart(): void {
-  setTimeout(() => void releaseFilePages().catch(() => undefined), startsEnd).unref();
+  setTimeout(() => void releaseProgramPages().catch(() => undefined), startsEnd).unref();
 }
