@@ -116,14 +116,19 @@ describe('a worker that dies under stress', function () {
 
 describe('a worker that has grown too large', function () {
   this.timeout(60_000);
+  const misbehaviour = new Misbehaviour();
   let service: Service;
 
-  afterEach(() => service.end());
+  after(async () => {
+    await service.end();
+    misbehaviour.end();
+  });
 
   it('drains and is replaced without a loss', async () => {
-    // Every worker has more.
-    service = await Service.start({ remote: true, cluster: 'max_worker_memory = 64M\n' });
+    const cluster = 'max_worker_memory = 150M\n';
+    service = await Service.start({ remote: true, cluster, env: misbehaviour.env() });
     const stress = await service.stress({ withVirsh: true });
+    for (const worker of await service.readyWorkers(2)) misbehaviour.order(worker, 'grow');
     await service.says(/worker \d+ has \d+ bytes, more than max_worker_memory/, 2);
     await service.says(/worker \d+ of generation 1 is ready/, 4);
     await stress.flows();

@@ -33,7 +33,16 @@ describe('a reload that changes the listening sockets', function () {
   this.timeout(60_000);
   let service: Service;
 
-  afterEach(() => service.end());
+  let stop: AbortController;
+
+  beforeEach(() => {
+    stop = new AbortController();
+  });
+
+  afterEach(async () => {
+    stop.abort();
+    await service.end();
+  });
 
   /**
    * Connects to several ports all the time. Returns how to end it, and what was ever open at the
@@ -41,7 +50,6 @@ describe('a reload that changes the listening sockets', function () {
    */
   function watch(ports: readonly number[]): () => Promise<string[]> {
     const seen = new Set<string>();
-    const stop = new AbortController();
     const watching = (async (): Promise<void> => {
       while (!stop.signal.aborted) {
         const codes = await Promise.all(ports.map((port) => refusal(connectTcp(port))));

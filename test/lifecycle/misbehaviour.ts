@@ -21,7 +21,7 @@ const variable = 'STRESS_MISBEHAVIOUR';
 const signal = 'SIGUSR1';
 
 /**
- * `throw`: an exception nobody catches; `grow`: holds 64 MiB more than before; `exhaust`: takes
+ * `throw`: an exception nobody catches; `grow`: holds 128 MiB more than before; `exhaust`: takes
  * memory until there is none; `keys`: takes half of the thread keys; `hang`: never comes back.
  */
 export type Order = 'throw' | 'grow' | 'exhaust' | 'keys' | 'hang';
@@ -102,7 +102,7 @@ function obey(order: Order): void {
     case 'throw':
       throw new Error('told to throw');
     case 'grow':
-      growth.push(Buffer.alloc(64 * 1024 * 1024, 1));
+      growth.push(Buffer.alloc(128 * 1024 * 1024, 1));
       break;
     case 'exhaust':
       exhaust();
