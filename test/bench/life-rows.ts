@@ -65,14 +65,17 @@ async function measureIdle(bench: Bench, competitor: Competitor): Promise<Figure
   };
 }
 
-/** Memory once it has changed by less than 1 % in a second, or after ten. */
+/**
+ * Memory once it has changed by less than 1 % in three seconds, or after fifteen: the proxy lets go
+ * of what only its start has needed two seconds after it.
+ */
 async function settledMemory(subject: Subject): Promise<number> {
   const history: number[] = [];
-  for (let look = 0; look < 40; look++) {
+  for (let look = 0; look < 60; look++) {
     const now = memoryBytes(subject.pids());
     history.push(now);
-    const last = history.slice(-5);
-    if (last.length === 5 && Math.max(...last) - Math.min(...last) < now / 100) break;
+    const last = history.slice(-13);
+    if (last.length === 13 && Math.max(...last) - Math.min(...last) < now / 100) break;
     await delay(settlePollMs);
   }
   return history.at(-1)!;
