@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from '../logging/logger.js';
-import { socketOf, type SocketHandle } from '../transport/socket-stream.js';
+import { socketOf, type SocketHandle } from '../transport/node-socket.js';
 
 /** What a path shows. */
 export interface Answer {

@@ -1,5 +1,5 @@
 import type { Logger } from '../logging/logger.js';
-import type { SocketHandle } from '../transport/socket-stream.js';
+import type { SocketHandle } from '../transport/node-socket.js';
 import { BrieflyKept } from './briefly-kept.js';
 import { Exposition } from './exposition.js';
 import type { FactSource } from './facts.js';

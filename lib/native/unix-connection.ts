@@ -15,6 +15,16 @@ const connect = libcFunction<(fd: number, address: Buffer, length: number) => nu
 );
 
 /**
+ * A UNIX socket that does not block, is closed on exec and not connected yet.
+ * @throws {NativeError} EMFILE, ENFILE
+ */
+export function makeStreamSocket(): number {
+  const fd = socket(afUnix, streamSocket, 0);
+  if (fd < 0) throw systemError('socket', 'a UNIX socket');
+  return fd;
+}
+
+/**
  * Connects to the stream socket at `path`, without waiting: unlike TCP's, a UNIX socket is
  * connected at once or not at all (unix(7)).
  * @returns a descriptor that does not block and is closed on exec; the caller has to close it
@@ -23,8 +33,7 @@ const connect = libcFunction<(fd: number, address: Buffer, length: number) => nu
  */
 export function connectToPath(path: string): number {
   const address = unixAddress(path);
-  const fd = socket(afUnix, streamSocket, 0);
-  if (fd < 0) throw systemError('socket', `'${path}'`);
+  const fd = makeStreamSocket();
   if (connect(fd, address, address.length) === 0) return fd;
   const errno = lastErrno();
   closeSync(fd);

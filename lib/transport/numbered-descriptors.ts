@@ -2,8 +2,8 @@ import type { Socket } from 'node:net';
 import { sendWithDescriptors } from '../native/descriptor-passing.js';
 import { closeDescriptors } from '../native/descriptors.js';
 import { NativeError } from '../native/error.js';
-import { readDescriptors, type ReadableHandle } from './descriptor-reader.js';
-import { handleOf } from './socket-stream.js';
+import { handleOf } from './node-socket.js';
+import type { SocketStream } from './socket-stream.js';
 
 /**
  * Descriptors passed over a UNIX socket that carries nothing else. Each has a number by which the
@@ -46,15 +46,15 @@ export interface NumberedReceiver {
   lost(number: number): void;
 }
 
-/** Tells `receiver` of all descriptors that arrive on a socket. */
-export function receiveNumbered(socket: Socket, receiver: NumberedReceiver): void {
+/** Tells `receiver` of all descriptors that arrive on a stream. */
+export function receiveNumbered(stream: SocketStream, receiver: NumberedReceiver): void {
   // The kernel never joins what came with descriptors to what was sent later (unix(7)), so that one
   // read is one message.
   const numbersIn = (bytes: Buffer): number[] =>
     Array.from({ length: bytes.length / numberBytes }, (_, index) =>
       bytes.readUInt32LE(numberBytes * index),
     );
-  readDescriptors(socket, handleOf(socket) as unknown as ReadableHandle, {
+  stream.receive({
     received: (bytes, descriptors) => {
       numbersIn(bytes).forEach((number, index) => {
         const descriptor = descriptors[index];
@@ -65,6 +65,8 @@ export function receiveNumbered(socket: Socket, receiver: NumberedReceiver): voi
       for (const number of numbersIn(bytes)) receiver.lost(number);
     },
   });
+  const ignore = (): void => undefined;
+  stream.listen({ bytes: ignore, drained: ignore, closed: ignore });
 }
 
 function fdOf(socket: Socket): number {

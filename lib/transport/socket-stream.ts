@@ -1,11 +1,19 @@
-import { createConnection, Socket, type OnReadOpts } from 'node:net';
+import { closeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { receive, sendWithDescriptors, type Received } from '../native/descriptor-passing.js';
+import { closeDescriptors } from '../native/descriptors.js';
+import { readable, writable } from '../native/epoll.js';
+import { errnoName, lastErrno, NativeError } from '../native/error.js';
 import { hasHungUp } from '../native/hang-up.js';
 import { raiseSendBuffer } from '../native/send-buffer.js';
-import { sendNow } from '../native/send-now.js';
+import { receiveNow, sendNow } from '../native/stream-socket.js';
+import { connectToPath } from '../native/unix-connection.js';
+import { DescriptorError } from '../rpc/descriptor-matcher.js';
 import { closingPatience, type ByteStream, type StreamListener } from './byte-stream.js';
-import type { DescriptorPassage } from './descriptor-passage.js';
+import type { DescriptorPassage, DescriptorReceiver } from './descriptor-passage.js';
+import { poller, type Polled } from './poller.js';
 import { readBuffer } from './read-buffer.js';
-import { SocketPassage } from './socket-passage.js';
+import { socketError, type SocketHandle } from './node-socket.js';
 
 /**
  * What a UNIX socket may queue, in the kernel's way of counting, once a write did not fit: two of
@@ -14,198 +22,307 @@ import { SocketPassage } from './socket-passage.js';
 const raisedSendBuffer = 512 * 1024;
 
 /**
- * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
- * another process.
+ * What a waiting descriptor counts as, so that those who look at the queue stop long before a
+ * thousand wait.
  */
-export interface SocketHandle {
-  readonly fd: number;
-  close(): void;
-}
+const descriptorWeight = 4096;
 
-/** The handle inside a socket. Node's types do not name it. */
-export function handleOf(socket: Socket): SocketHandle {
-  return (socket as unknown as { readonly _handle: SocketHandle })._handle;
-}
+/** Bytes up to which pieces that wait are joined. */
+const mostJoined = 64 * 1024;
 
-/** Whether the other end of a socket will send no more. */
-export function isLeft(socket: Socket): boolean {
-  return socket.destroyed || hasHungUp(handleOf(socket).fd);
-}
+/** Milliseconds after which descriptors are sent anew of which too many are on their way. */
+const descriptorPause = 20;
 
-/** Makes node's own Socket of an accepted connection, as its servers do. */
-export function socketOf(handle: SocketHandle): Socket {
-  // Node's types do not name `handle`.
-  return new Socket({ handle, allowHalfOpen: true } as never);
-}
-
-/** Sends what is queued, for `closingPatience` at most, then closes. */
-export function endInTime(socket: Socket): void {
-  const force = setTimeout(() => socket.destroy(), closingPatience).unref();
-  socket.end(() => {
-    clearTimeout(force);
-    socket.destroy();
-  });
-}
+const marker = Buffer.alloc(1);
 
 /**
  * A UNIX or TCP socket as ByteStream. What the kernel takes at once goes to it straight from the
- * caller's bytes; node's own queue, which costs more than the system call itself, sees only the
- * rest.
+ * caller's bytes; only the rest is copied and waits until there is room.
  */
-export class SocketStream implements ByteStream {
+export class SocketStream implements ByteStream, DescriptorPassage, Polled {
   readonly separatesFrames = false;
-  private listener: StreamListener | null = null;
-  private isRaised = false;
   /** The socket's number while it is open. */
   readonly fd: number;
-  /** Made when it is asked for. */
-  private socketPassage: SocketPassage | null = null;
+  private listener: StreamListener | null = null;
+  private receiver: DescriptorReceiver | null = null;
+  private isRaised = false;
+  private isPaused = true;
+  /** The peer will send no more. */
+  private hasEnded = false;
+  private isClosed = false;
+  private readonly poller = poller();
+  /** What it looks for. */
+  private watched = 0;
+  /** Bytes, and descriptors, that wait for room in the socket. */
+  private queue: (Buffer | number[])[] = [];
+  private queued = 0;
+  /** Until descriptors are tried again. */
+  private retry: NodeJS.Timeout | null = null;
+  /** Until an ending stream is closed. */
+  private force: NodeJS.Timeout | null = null;
+  private isEnding = false;
 
-  /** The socket must be connected. Node's sockets never block. */
   private constructor(
-    private readonly socket: Socket,
+    private readonly handle: SocketHandle,
     private readonly passesDescriptors: boolean,
   ) {
-    this.fd = handleOf(socket).fd;
-    const closed = (error: Error | null): void => {
-      const { listener } = this;
-      this.listener = null;
-      listener?.closed(error);
-    };
-    socket.on('drain', () => this.listener?.drained());
-    socket.on('end', () => closed(null));
-    socket.on('error', closed);
-    socket.on('close', () => {
-      this.socketPassage?.discard();
-      closed(null);
-    });
+    this.fd = handle.fd;
   }
 
   /**
-   * Makes a stream of an accepted connection. It does not read before `listen()`, and passes
-   * descriptors only if told to.
+   * Makes a stream of an accepted connection, which does not block. It does not read before
+   * `listen()`, and passes descriptors only if told to.
    */
   static accepted(handle: SocketHandle, passesDescriptors = false): SocketStream {
-    const reader = new Reader();
-    // `handle` is how node's own server makes a Socket of an accepted connection; its types do not
-    // name it.
-    const options = { handle, pauseOnCreate: true, onread: reader.options };
-    const stream = new SocketStream(new Socket(options as never), passesDescriptors);
-    reader.stream = stream;
-    return stream;
+    return new SocketStream(handle, passesDescriptors);
   }
 
   /** Makes a stream of a connection to a UNIX socket, a descriptor that is the stream's then. */
   static opened(fd: number): SocketStream {
-    const reader = new Reader();
-    const options = { fd, pauseOnCreate: true, onread: reader.options };
-    const stream = new SocketStream(new Socket(options), true);
-    reader.stream = stream;
-    return stream;
+    return new SocketStream({ fd, close: () => closeSync(fd) }, true);
   }
 
   /**
-   * Connects to the UNIX socket at `path`. Rejects with the system's error, or the signal's reason.
+   * Connects to the UNIX socket at `path`.
+   * @throws the system's error, as node's sockets have it
    */
-  static async connect(path: string, signal: AbortSignal): Promise<SocketStream> {
-    signal.throwIfAborted();
-    const reader = new Reader();
-    const socket = createConnection({ path, onread: reader.options });
-    await new Promise<void>((resolve, reject) => {
-      const settle = (error?: Error): void => {
-        socket.off('connect', connected);
-        socket.off('error', settle);
-        signal.removeEventListener('abort', aborted);
-        if (error === undefined) {
-          resolve();
-        } else {
-          socket.destroy();
-          reject(error);
-        }
-      };
-      const connected = (): void => settle();
-      const aborted = (): void => settle(signal.reason as Error);
-      socket.once('connect', connected);
-      socket.once('error', settle);
-      signal.addEventListener('abort', aborted);
-    });
-    socket.pause();
-    const stream = new SocketStream(socket, true);
-    reader.stream = stream;
-    return stream;
+  static connect(path: string): SocketStream {
+    try {
+      return SocketStream.opened(connectToPath(path));
+    } catch (error) {
+      throw error instanceof NativeError ? socketError('connect', error.code, path) : error;
+    }
   }
 
   get queuedBytes(): number {
-    return this.socket.writableLength + (this.socketPassage?.queuedBytes ?? 0);
+    return this.queued;
   }
 
   get passage(): DescriptorPassage | null {
-    if (!this.passesDescriptors) return null;
-    return (this.socketPassage ??= new SocketPassage(this.socket, () => this.listener?.drained()));
+    return this.passesDescriptors ? this : null;
   }
 
   get isLeft(): boolean {
-    return isLeft(this.socket);
+    return this.isClosed || this.hasEnded || hasHungUp(this.fd);
   }
 
   listen(listener: StreamListener): void {
     this.listener = listener;
-    this.socket.resume();
+    this.resume();
+  }
+
+  receive(receiver: DescriptorReceiver): void {
+    this.receiver = receiver;
   }
 
   write(bytes: Buffer, start = 0, end = bytes.length): void {
-    const { socket } = this;
-    if (!socket.writable) return;
-    if (this.socketPassage?.isSending === true) {
-      this.socketPassage.write(Buffer.from(bytes.subarray(start, end)));
-      return;
-    }
-    const next = socket.writableLength > 0 ? start : this.sendNow(bytes, start, end);
-    if (next < end) socket.write(Buffer.from(bytes.subarray(next, end)));
+    if (this.isClosed || this.isEnding) return;
+    const next = this.queue.length > 0 ? start : this.sendNow(bytes, start, end);
+    if (next === end) return;
+    this.queued += end - next;
+    this.queue.push(Buffer.from(bytes.subarray(next, end)));
+    this.watch();
   }
 
   /** What the kernel takes at once, up to the index returned. */
   private sendNow(bytes: Buffer, start: number, end: number): number {
-    const next = start + sendNow(this.fd, bytes, start, end);
+    const next = start + Math.max(sendNow(this.fd, bytes, start, end), 0);
     if (next === end || this.isRaised || !this.passesDescriptors) return next;
     this.isRaised = true;
     raiseSendBuffer(this.fd, raisedSendBuffer);
-    return next + sendNow(this.fd, bytes, next, end);
+    return next + Math.max(sendNow(this.fd, bytes, next, end), 0);
+  }
+
+  send(descriptors: number[]): void {
+    if (this.isClosed || this.isEnding) {
+      closeDescriptors(descriptors);
+      return;
+    }
+    this.queued += descriptors.length * descriptorWeight;
+    this.queue.push([...descriptors]);
+    if (this.queue.length === 1) this.sendQueue();
   }
 
   pause(): void {
-    this.socket.pause();
+    this.isPaused = true;
+    this.watch();
   }
 
   resume(): void {
-    this.socket.resume();
+    this.isPaused = false;
+    this.watch();
   }
 
   end(): void {
     this.listener = null;
-    if (this.socketPassage?.isSending === true) this.socketPassage.endBehind(endInTime);
-    else endInTime(this.socket);
+    if (this.isClosed || this.isEnding) return;
+    this.isEnding = true;
+    if (this.queue.length === 0) {
+      this.close();
+      return;
+    }
+    // What still comes is dropped: bytes left unread would cost the peer our last ones.
+    this.isPaused = false;
+    this.watch();
+    this.force = setTimeout(() => this.close(), closingPatience).unref();
   }
 
   destroy(): void {
     this.listener = null;
-    this.socket.destroy();
+    this.close();
   }
 
-  /** For the readers only. */
-  received(buffer: Buffer, length: number): void {
-    this.listener?.bytes(buffer, length);
+  /** For the poller only. */
+  ready(what: number): void {
+    // An error or the end shows to whichever is at work.
+    if ((this.watched & readable) !== 0 && (what & ~writable) !== 0) this.read();
+    if (this.queue.length > 0 && (what & ~readable) !== 0) this.sendQueue();
   }
-}
 
-/** Node wants the read callback before there is a socket to make a stream of. */
-class Reader {
-  stream: SocketStream | null = null;
-  readonly options: OnReadOpts = {
-    buffer: readBuffer,
-    callback: (length) => {
-      this.stream?.received(readBuffer, length);
+  private read(): void {
+    if (this.receiver !== null) {
+      this.readExactly(this.receiver);
+      return;
+    }
+    const length = receiveNow(this.fd, readBuffer);
+    if (length > 0) this.listener?.bytes(readBuffer, length);
+    else if (length === 0) this.onEnd();
+    else this.onError('read');
+  }
+
+  private readExactly(receiver: DescriptorReceiver): void {
+    let received: Received | 'would-block';
+    try {
+      received = receive(this.fd, readBuffer, 0, readBuffer.length);
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error;
+      this.fail(socketError('read', error.code));
+      return;
+    }
+    if (received === 'would-block') return;
+    if (received.bytes === 0) {
+      this.onEnd();
+      return;
+    }
+    const bytes = readBuffer.subarray(0, received.bytes);
+    if (!received.isTruncated) receiver.received(bytes, received.descriptors);
+    else if (receiver.lost !== undefined) receiver.lost(bytes);
+    else this.fail(noRoom());
+  }
+
+  private onEnd(): void {
+    this.hasEnded = true;
+    this.watch();
+    const { listener } = this;
+    this.listener = null;
+    listener?.closed(null);
+    this.end();
+  }
+
+  private onError(call: string): void {
+    const errno = lastErrno();
+    if (errno !== constants.errno.EAGAIN && errno !== constants.errno.EINTR) {
+      this.fail(socketError(call, errnoName(errno)));
+    }
+  }
+
+  private fail(error: Error): void {
+    const { listener } = this;
+    this.listener = null;
+    this.close();
+    listener?.closed(error);
+  }
+
+  private sendQueue(): void {
+    for (let item = this.nextQueued(); item !== undefined; item = this.nextQueued()) {
+      if (!(Buffer.isBuffer(item) ? this.sendBytes(item) : this.sendDescriptors(item))) {
+        this.watch();
+        return;
+      }
+      this.queue.shift();
+    }
+    if (this.isClosed) return;
+    this.watch();
+    if (this.isEnding) this.close();
+    else this.listener?.drained();
+  }
+
+  /** What is to be sent next: small pieces joined, so that each does not cost a call of its own. */
+  private nextQueued(): Buffer | number[] | undefined {
+    const { queue } = this;
+    const pieces: Buffer[] = [];
+    let length = 0;
+    for (const item of queue) {
+      if (!Buffer.isBuffer(item) || length + item.length > mostJoined) break;
+      pieces.push(item);
+      length += item.length;
+    }
+    if (pieces.length > 1) queue.splice(0, pieces.length, Buffer.concat(pieces, length));
+    return queue[0];
+  }
+
+  /** Whether all went. */
+  private sendBytes(bytes: Buffer): boolean {
+    const taken = sendNow(this.fd, bytes, 0, bytes.length);
+    if (taken < 0) {
+      this.onError('write');
+      return false;
+    }
+    this.queued -= taken;
+    if (taken === bytes.length) return true;
+    this.queue[0] = bytes.subarray(taken);
+    return false;
+  }
+
+  private sendDescriptors(descriptors: number[]): boolean {
+    try {
+      for (let next = descriptors[0]; next !== undefined; next = descriptors[0]) {
+        if (sendWithDescriptors(this.fd, marker, [next]) === 'would-block') return false;
+        descriptors.shift();
+        this.queued -= descriptorWeight;
+        closeDescriptors([next]);
+      }
       return true;
-    },
-  };
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error;
+      // Too many of this user's are on their way through sockets: as transient as a full one.
+      if (error.code === 'ETOOMANYREFS') {
+        this.retry ??= setTimeout(() => {
+          this.retry = null;
+          this.sendQueue();
+        }, descriptorPause);
+      } else {
+        this.fail(socketError('write', error.code));
+      }
+      return false;
+    }
+  }
+
+  private watch(): void {
+    let now = 0;
+    if (!this.isClosed) {
+      if (!this.isPaused && !this.hasEnded) now |= readable;
+      if (this.queue.length > 0 && this.retry === null) now |= writable;
+    }
+    if (now === this.watched) return;
+    this.poller.watch(this.fd, this, this.watched, now);
+    this.watched = now;
+  }
+
+  private close(): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.watch();
+    this.handle.close();
+    if (this.retry !== null) clearTimeout(this.retry);
+    if (this.force !== null) clearTimeout(this.force);
+    for (const item of this.queue) if (!Buffer.isBuffer(item)) closeDescriptors(item);
+    this.queue = [];
+    this.queued = 0;
+  }
 }
+
+const noRoom = (): DescriptorError =>
+  new DescriptorError(
+    'sent descriptors for which there is no room; raise the limit of open files (LimitNOFILE=, ulimit -n)',
+  );

@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 import { clientHello, HandshakeError } from './client-hello.js';
-import { endInTime, isLeft, type SocketHandle } from './socket-stream.js';
+import { endInTime, isLeft, type SocketHandle } from './node-socket.js';
 
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;

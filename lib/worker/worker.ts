@@ -1,4 +1,3 @@
-import { Socket } from 'node:net';
 import { accessRules, rightsOf } from '../auth/rights.js';
 import type { Configuration } from '../config/configuration.js';
 import { isConfigured } from '../config/daemon-places.js';
@@ -15,7 +14,7 @@ import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
-import type { SocketStream } from '../transport/socket-stream.js';
+import { SocketStream } from '../transport/socket-stream.js';
 import { Arrivals, type ArrivalsHost, type TlsMeans } from './arrivals.js';
 import { SaslWear } from './client/sasl-wear.js';
 import { Session } from './client/session.js';
@@ -194,7 +193,7 @@ export class Worker {
   private makeBroker(configuration: Configuration): PrimaryConnector {
     return new PrimaryConnector(
       (question) => this.channel.send(question),
-      new Socket({ fd: passageDescriptor }),
+      SocketStream.opened(passageDescriptor),
       (driver) => isConfigured(configuration, driver),
     );
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { rm } from 'node:fs/promises';
 import { expect } from 'chai';
 import { hasHungUp, isGone, withNews } from '../../lib/native/hang-up.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
 describe('hang-ups', () => {

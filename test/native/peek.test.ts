@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createConnection, createServer, type AddressInfo, type Socket } from 'node:net';
 import { expect } from 'chai';
 import { hasUnread, peek } from '../../lib/native/peek.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import { until } from '../peers/waiting.js';
 
 describe('a look at what waits in a socket', () => {

@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import { expect } from 'chai';
 import { raiseSendBuffer } from '../../lib/native/send-buffer.js';
-import { sendNow } from '../../lib/native/send-now.js';
+import { sendNow } from '../../lib/native/stream-socket.js';
 import { socketPair } from './sockets.js';
 
 describe('native/send-buffer', () => {

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, readdirSync, readSync } from 'node:fs';
 import { sendWithDescriptors } from '../../lib/native/descriptor-passing.js';
 import { closeDescriptors, sealedMemoryFile } from '../../lib/native/descriptors.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import type { FrameSocket } from './frame-socket.js';
 import { until } from './waiting.js';
 

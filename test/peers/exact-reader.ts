@@ -10,7 +10,7 @@ import {
   typeOf,
   versionOf,
 } from '../../lib/rpc/frame.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import type { FrameSocket, ReceivedFrame } from './frame-socket.js';
 
 const pollIntervalMs = 2;

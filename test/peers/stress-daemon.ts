@@ -10,7 +10,7 @@ import {
   procedure,
 } from '../../lib/rpc/session-messages.js';
 import { peerCredentials } from '../../lib/native/peer.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import { frameOf, FrameSocket, type ReceivedFrame } from './frame-socket.js';
 
 /** What the stress is made of: calls that real daemons serve too, with a content of their own. */

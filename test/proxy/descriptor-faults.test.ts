@@ -4,7 +4,7 @@ import { sendWithDescriptors } from '../../lib/native/descriptor-passing.js';
 import { closeDescriptors } from '../../lib/native/descriptors.js';
 import { messageType, status } from '../../lib/rpc/frame.js';
 import { encodeInt, feature, procedure } from '../../lib/rpc/session-messages.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import { descriptorCount } from '../peers/descriptor-files.js';
 import { ExactReader } from '../peers/exact-reader.js';
 import { frameOf, type FrameSocket, type SentHeader } from '../peers/frame-socket.js';

@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { listenOnPath } from '../../lib/native/listening-socket.js';
 import { peerCredentials, type PeerCredentials } from '../../lib/native/peer.js';
 import { connectToPath } from '../../lib/native/unix-connection.js';
-import { handleOf } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
 import type { ClientProcess } from '../peers/clients.js';
 import { account, python, run, startPython, virsh } from '../peers/clients.js';
 import { LogWatch } from '../peers/log-watch.js';

@@ -6,7 +6,8 @@ import { expect } from 'chai';
 import { receive, sendWithDescriptors } from '../../lib/native/descriptor-passing.js';
 import type { StreamListener } from '../../lib/transport/byte-stream.js';
 import type { DescriptorPassage } from '../../lib/transport/descriptor-passage.js';
-import { handleOf, SocketStream } from '../../lib/transport/socket-stream.js';
+import { handleOf } from '../../lib/transport/node-socket.js';
+import { SocketStream } from '../../lib/transport/socket-stream.js';
 import { freshDirectory, until } from '../peers/waiting.js';
 
 const openCount = (): number => readdirSync('/proc/self/fd').length;
@@ -59,7 +60,7 @@ describe('transport/descriptor-passage', () => {
   });
   beforeEach(async () => {
     const accepted = once(server, 'connection');
-    stream = await SocketStream.connect(path, new AbortController().signal);
+    stream = SocketStream.connect(path);
     [far] = (await accepted) as [Socket];
     far.on('error', () => undefined);
     recorder = new Recorder();

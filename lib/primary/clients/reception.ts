@@ -14,7 +14,7 @@ import { errorText } from '../../error-text.js';
 import type { Logger } from '../../logging/logger.js';
 import { Tally } from '../../logging/tally.js';
 import { isGone } from '../../native/hang-up.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 import type { Connection, Listener } from '../listeners/listener.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
 import type { ClientLimits } from './client-limits.js';

@@ -10,7 +10,7 @@ import {
   listenOnPath,
   setBacklog,
 } from '../../native/listening-socket.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 import { cannotListen } from './listen-error.js';
 import { applyModeAndOwner, removeStale, SocketFile, type SocketFilePlan } from './socket-file.js';
 

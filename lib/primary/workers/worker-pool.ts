@@ -9,7 +9,7 @@ import type { RestartReason, WorkerBounds, WorkerUser } from '../../control/work
 import type { WorkerLogging } from '../../logging/log-control.js';
 import type { Logger } from '../../logging/logger.js';
 import { openFilesLimit } from '../../native/descriptors.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 import { CrashBackOff } from './crash-back-off.js';
 import type { ForkEvents, Forks } from './forks.js';
 import { WorkerProcess, type WorkerEvents, type WorkerNews } from './worker-process.js';

@@ -12,7 +12,7 @@ import type {
   WorkerSetup,
 } from '../../control/messages.js';
 import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 
 /**
  * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no

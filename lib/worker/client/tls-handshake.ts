@@ -9,7 +9,7 @@ import type { Configuration } from '../../config/configuration.js';
 import type { TlsContents } from '../../config/paths.js';
 import type { ClientIntroduction } from '../../control/messages.js';
 import { errorText } from '../../error-text.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 import { TlsAcceptor, TlsStream } from '../../transport/tls-stream.js';
 import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';

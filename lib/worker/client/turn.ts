@@ -1,6 +1,6 @@
 import type { LoginStage } from '../../control/messages.js';
 import { hasUnread } from '../../native/peek.js';
-import type { SocketHandle } from '../../transport/socket-stream.js';
+import type { SocketHandle } from '../../transport/node-socket.js';
 
 /** Milliseconds between two words to the primary about a client that stays at its stage. */
 const tellingInterval = 1000;

@@ -54,8 +54,9 @@ export class SessionDaemons {
 
   /** Rejects with the system's error when there is no daemon and none can be started. */
   async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
+    signal.throwIfAborted();
     try {
-      return await SocketStream.connect(endpoint.path, signal);
+      return SocketStream.connect(endpoint.path);
     } catch (error) {
       if (!isMissing(error) || this.env['LIBVIRT_AUTOSTART'] === '0') throw error;
       const program = this.find(endpoint.daemon);
@@ -93,7 +94,7 @@ export class SessionDaemons {
     let isRunning = true;
     for (;;) {
       try {
-        return await SocketStream.connect(endpoint.path, signal);
+        return SocketStream.connect(endpoint.path);
       } catch (error) {
         if (!isMissing(error) || Date.now() > deadline) throw error;
       }

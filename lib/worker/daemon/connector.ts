@@ -1,11 +1,10 @@
 import { closeSync } from 'node:fs';
-import type { Socket } from 'node:net';
-import { constants } from 'node:os';
 import { isThere } from '../../config/daemon-places.js';
 import type { DaemonQuestion, PrimaryMessage, WorkerMessage } from '../../control/messages.js';
 import { isScarce } from '../../native/descriptors.js';
 import { hasHungUp } from '../../native/hang-up.js';
 import { receiveNumbered } from '../../transport/numbered-descriptors.js';
+import { socketError } from '../../transport/node-socket.js';
 import { SocketStream } from '../../transport/socket-stream.js';
 import type { Endpoint } from './directory.js';
 
@@ -19,7 +18,11 @@ export interface Connector {
 
 /** By the rights of this process. */
 export const ownConnector: Connector = {
-  connect: (_, { path }, signal) => SocketStream.connect(path, signal),
+  connect: (_, { path }, signal) =>
+    new Promise((resolve) => {
+      signal.throwIfAborted();
+      resolve(SocketStream.connect(path));
+    }),
   exists: ({ path }) => isThere(path),
 };
 
@@ -61,7 +64,7 @@ export class PrimaryConnector implements Connector {
   constructor(
     private readonly ask: (question: WorkerMessage) => void,
     /** Where connected sockets arrive. */
-    passage: Socket,
+    passage: SocketStream,
     /** Whether there can be a daemon of a driver: of others the primary knows nothing. */
     private readonly isConfigured: (driver: string) => boolean,
   ) {
@@ -78,7 +81,7 @@ export class PrimaryConnector implements Connector {
 
   async connect(client: number, endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
     signal.throwIfAborted();
-    if (!this.isConfigured(endpoint.driver)) throw connectError('ENOENT', endpoint);
+    if (!this.isConfigured(endpoint.driver)) throw socketError('connect', 'ENOENT', endpoint.path);
     this.lastDriver = endpoint.driver;
     const ahead = this.ahead.get(client);
     const early = ahead && (await this.takeAhead(ahead, client, endpoint, signal));
@@ -169,7 +172,7 @@ export class PrimaryConnector implements Connector {
           settle();
           resolve(descriptor);
         },
-        failed: (code) => fail(connectError(code, endpoint)),
+        failed: (code) => fail(socketError('connect', code, endpoint.path)),
       });
       this.ask({ kind: 'connect', client, ...question });
     });
@@ -179,13 +182,6 @@ export class PrimaryConnector implements Connector {
     this.lastNumber = (this.lastNumber + 1) >>> 0;
     return { number: this.lastNumber, driver, readOnly };
   }
-}
-
-/** The error of connect(2) as node has it. */
-function connectError(code: string, { path }: Endpoint): NodeJS.ErrnoException {
-  const errno = (constants.errno as Readonly<Record<string, number>>)[code] ?? 0;
-  const error = new Error(`connect ${code} ${path}`);
-  return Object.assign(error, { code, errno: -errno, syscall: 'connect' });
 }
 
 /** Closes a descriptor that is not used, if there is one; then there is none. */

@@ -6,6 +6,7 @@ import { sendNumbered } from '../../../lib/transport/numbered-descriptors.js';
 import { PrimaryConnector } from '../../../lib/worker/daemon/connector.js';
 import type { Endpoint } from '../../../lib/worker/daemon/directory.js';
 import { ConnectError } from '../../../lib/worker/daemon/errors.js';
+import { SocketStream } from '../../../lib/transport/socket-stream.js';
 import { socketPair } from '../../native/sockets.js';
 import { until } from '../../peers/waiting.js';
 
@@ -18,14 +19,14 @@ const endpoint: Endpoint = {
 
 describe('worker/daemon/connector', () => {
   let primary: Socket;
-  let passage: Socket;
+  let passage: SocketStream;
   let asked: WorkerMessage[];
   let connector: PrimaryConnector;
 
   beforeEach(() => {
     const [near, far] = socketPair();
     primary = new Socket({ fd: near });
-    passage = new Socket({ fd: far });
+    passage = SocketStream.opened(far);
     asked = [];
     connector = new PrimaryConnector(
       (question) => asked.push(question),

@@ -1,0 +1,45 @@
+import { Socket } from 'node:net';
+import { constants } from 'node:os';
+import { hasHungUp } from '../native/hang-up.js';
+import { closingPatience } from './byte-stream.js';
+
+/**
+ * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
+ * another process.
+ */
+export interface SocketHandle {
+  readonly fd: number;
+  close(): void;
+}
+
+/** The handle inside a socket. Node's types do not name it. */
+export function handleOf(socket: Socket): SocketHandle {
+  return (socket as unknown as { readonly _handle: SocketHandle })._handle;
+}
+
+/** Whether the other end of a socket will send no more. */
+export function isLeft(socket: Socket): boolean {
+  return socket.destroyed || hasHungUp(handleOf(socket).fd);
+}
+
+/** Makes node's own Socket of an accepted connection, as its servers do. */
+export function socketOf(handle: SocketHandle): Socket {
+  // Node's types do not name `handle`.
+  return new Socket({ handle, allowHalfOpen: true } as never);
+}
+
+/** Sends what is queued, for `closingPatience` at most, then closes. */
+export function endInTime(socket: Socket): void {
+  const force = setTimeout(() => socket.destroy(), closingPatience).unref();
+  socket.end(() => {
+    clearTimeout(force);
+    socket.destroy();
+  });
+}
+
+/** The error of a system call with a socket, in the form that node gives it. */
+export function socketError(call: string, code: string, path?: string): NodeJS.ErrnoException {
+  const errno = (constants.errno as Readonly<Record<string, number>>)[code] ?? 0;
+  const error = new Error([call, code, path].filter((part) => part !== undefined).join(' '));
+  return Object.assign(error, { code, errno: -errno, syscall: call });
+}
