@@ -27,7 +27,7 @@ export interface LocalPeer {
   readonly selinuxContext: string | null;
 }
 
-/** What a worker must know about a connection; travels with the socket over node's IPC channel. */
+/** What a worker must know about a connection, whose socket comes over the clients' passage. */
 export interface ClientIntroduction {
   readonly kind: 'client';
   /** Unique for the life of the primary. */
@@ -67,8 +67,13 @@ export type PrimaryMessage =
   | ({ readonly kind: 'configure' } & WorkerSetup)
   /** Close clients after at most `seconds` for replies to calls already forwarded, then end. */
   | { readonly kind: 'stop'; readonly seconds: number }
-  /** Serve the clients there are until they leave, `seconds` at most (0: no limit), then end. */
-  | { readonly kind: 'drain'; readonly seconds: number }
+  /** A client, whose socket comes over the clients' passage with its id, before or after this. */
+  | ClientIntroduction
+  /**
+   * Serve the clients there are until they leave, `seconds` at most (0: no limit), then end.
+   * `clients` were handed over so far: some of them may still be on their way.
+   */
+  | { readonly kind: 'drain'; readonly seconds: number; readonly clients: number }
   | { readonly kind: 'closeClient'; readonly id: number; readonly reason: string }
   /**
    * Close a client that has not logged in, if it has been its turn at that stage for as many

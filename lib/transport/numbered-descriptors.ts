@@ -1,6 +1,5 @@
 import type { Socket } from 'node:net';
 import { sendWithDescriptors } from '../native/descriptor-passing.js';
-import { closeDescriptors } from '../native/descriptors.js';
 import { NativeError } from '../native/error.js';
 import { handleOf } from './node-socket.js';
 import type { SocketStream } from './socket-stream.js';
@@ -10,32 +9,29 @@ import type { SocketStream } from './socket-stream.js';
  * receiver knows what it is for; one message has several, their numbers as its bytes.
  */
 export interface NumberedDescriptor {
-  /** Of 32 bits, without sign. */
+  /** A whole number, 0 to 2 ** 53 - 1. */
   readonly number: number;
   readonly descriptor: number;
 }
 
-const numberBytes = 4;
+const numberBytes = 8;
 
 /**
- * Sends descriptors, `maximumDescriptors` at most, and closes them: they are the receiver's then.
- * @returns false, and they stay open, when the socket is full or too many are on their way: try
- *   again later
- * @throws {NativeError} when the socket is closed at either end; they stay open
+ * Sends descriptors, `maximumDescriptors` at most; they stay open here.
+ * @returns false when the socket is full or too many are on their way: try again later
+ * @throws {NativeError} when the socket is closed at either end
  */
 export function sendNumbered(socket: Socket, descriptors: readonly NumberedDescriptor[]): boolean {
   const numbers = Buffer.alloc(numberBytes * descriptors.length);
-  descriptors.forEach(({ number }, index) => numbers.writeUInt32LE(number, numberBytes * index));
+  descriptors.forEach(({ number }, index) => numbers.writeDoubleLE(number, numberBytes * index));
   const files = descriptors.map(({ descriptor }) => descriptor);
   try {
     // A socket takes a message this small whole or not at all.
-    if (sendWithDescriptors(fdOf(socket), numbers, files) === 'would-block') return false;
+    return sendWithDescriptors(fdOf(socket), numbers, files) !== 'would-block';
   } catch (error) {
     if (error instanceof NativeError && error.code === 'ETOOMANYREFS') return false;
     throw error;
   }
-  closeDescriptors(files);
-  return true;
 }
 
 /** Who waits for numbered descriptors. */
@@ -52,7 +48,7 @@ export function receiveNumbered(stream: SocketStream, receiver: NumberedReceiver
   // read is one message.
   const numbersIn = (bytes: Buffer): number[] =>
     Array.from({ length: bytes.length / numberBytes }, (_, index) =>
-      bytes.readUInt32LE(numberBytes * index),
+      bytes.readDoubleLE(numberBytes * index),
     );
   stream.receive({
     received: (bytes, descriptors) => {

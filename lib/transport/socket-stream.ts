@@ -77,9 +77,12 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
     return new SocketStream(handle, passesDescriptors);
   }
 
-  /** Makes a stream of a connection to a UNIX socket, a descriptor that is the stream's then. */
-  static opened(fd: number): SocketStream {
-    return new SocketStream({ fd, close: () => closeSync(fd) }, true);
+  /**
+   * Makes a stream of a connected socket, a descriptor that is the stream's then and does not
+   * block. It does not read before `listen()`.
+   */
+  static opened(fd: number, passesDescriptors = true): SocketStream {
+    return new SocketStream({ fd, close: () => closeSync(fd) }, passesDescriptors);
   }
 
   /**

@@ -1,8 +1,8 @@
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { createServer, type Server, type TlsOptions, type TLSSocket } from 'node:tls';
 import type { ByteStream, StreamListener } from './byte-stream.js';
 import { clientHello, HandshakeError } from './client-hello.js';
-import { endInTime, isLeft, type SocketHandle } from './node-socket.js';
+import { endInTime, isLeft } from './node-socket.js';
 
 interface Handshake {
   readonly done: (socket: TLSSocket) => void;
@@ -39,13 +39,11 @@ export class TlsAcceptor {
     });
   }
 
-  /** Resolves after the handshake. Rejects with HandshakeError, or the signal's reason. */
-  async accept(
-    handle: SocketHandle,
-    signal: AbortSignal,
-    listener: HandshakeListener,
-  ): Promise<TLSSocket> {
-    const raw = new Socket({ handle, pauseOnCreate: true } as never);
+  /**
+   * `raw` has not been read from. Resolves after the handshake. Rejects with HandshakeError, or the
+   * signal's reason; `raw` is closed then.
+   */
+  async accept(raw: Socket, signal: AbortSignal, listener: HandshakeListener): Promise<TLSSocket> {
     // Its closing, which follows, is what counts.
     raw.on('error', () => undefined);
     const address = addressOf(raw);

@@ -1,3 +1,4 @@
+import { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TlsContents } from '../config/paths.js';
 import type { ControlChannel } from '../control/channel.js';
@@ -11,13 +12,14 @@ import { transportTraits } from '../control/transports.js';
 import { errorText } from '../error-text.js';
 import type { Logger } from '../logging/logger.js';
 import { areScarce, isScarce } from '../native/descriptors.js';
-import type { SocketHandle } from '../transport/node-socket.js';
+import { handleOf } from '../transport/node-socket.js';
+import type { NumberedReceiver } from '../transport/numbered-descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import type { Session } from './client/session.js';
 import type { Arrival } from './client/session-context.js';
 import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
-import { Turn } from './client/turn.js';
+import { Turn, type CountingSocket } from './client/turn.js';
 
 /** Descriptors without which no client is asked for: a client and its daemons need several. */
 const reservedForClients = 48;
@@ -48,7 +50,11 @@ export interface TlsMeans {
  * A worker's way in: sockets that the primary hands over, TLS handshakes, eviction of those that
  * have not logged in, and that no more are asked for than there are descriptors.
  */
-export class Arrivals {
+export class Arrivals implements NumberedReceiver {
+  /** Clients of whom either the socket or what the primary knows has not come yet. */
+  private readonly sockets = new Map<number, number | null>();
+  private readonly introductions = new Map<number, ClientIntroduction>();
+  private begun = 0;
   /** Of clients that have not logged in. */
   private readonly turns = new Map<number, Turn>();
   /** TLS clients in their handshake. */
@@ -66,33 +72,69 @@ export class Arrivals {
     this.tlsReception = tls?.makeReception(tls.files) ?? null;
   }
 
+  /** Clients that have come so far. */
+  get count(): number {
+    return this.begun;
+  }
+
   /** Clients whose session has not begun. */
   get size(): number {
     return this.arriving.size;
   }
 
-  /** A socket that the primary accepted, and what it knows of it. */
-  onSocket(message: unknown, handle: unknown): void {
-    const introduction = message as ClientIntroduction;
+  /** What the primary knows of a client whose socket comes, or has come. */
+  onIntroduction(introduction: ClientIntroduction): void {
     const { id } = introduction;
+    const socket = this.sockets.get(id);
+    this.sockets.delete(id);
+    if (socket === undefined) this.introductions.set(id, introduction);
+    else this.begin(introduction, socket);
+  }
+
+  /** A client's socket. */
+  arrived(id: number, descriptor: number): void {
+    this.onSocket(id, descriptor);
+  }
+
+  /** A client's socket, for which this process had no descriptor left. */
+  lost(id: number): void {
+    this.onSocket(id, null);
+  }
+
+  private onSocket(id: number, socket: number | null): void {
+    const introduction = this.introductions.get(id);
+    this.introductions.delete(id);
+    if (introduction === undefined) this.sockets.set(id, socket);
+    else this.begin(introduction, socket);
+  }
+
+  private begin(introduction: ClientIntroduction, fd: number | null): void {
+    const { id } = introduction;
+    this.begun++;
     // Before any of its bytes are read: if this process dies first, another gets it.
     this.channel.send({ kind: 'taken', id });
-    if (handle === undefined || handle === null) {
-      // The client left while its socket was on the way.
+    if (fd === null) {
       this.channel.send({ kind: 'closed', id });
       return;
     }
-    this.onDescriptor((handle as SocketHandle).fd);
-    const turn = new Turn(handle as SocketHandle, () => this.tellStanding(id));
-    if (beginsAnonymous(introduction)) this.turns.set(id, turn);
+    this.onDescriptor(fd);
     const { firstMessage, passesDescriptors } = transportTraits[introduction.transport];
     if (firstMessage === 'tls-record') {
-      void this.receiveTls(introduction, handle as SocketHandle, turn);
+      void this.receiveTls(introduction, fd);
       return;
     }
-    const stream = SocketStream.accepted(handle as SocketHandle, passesDescriptors);
+    this.follow(introduction, { fd });
+    const stream = SocketStream.opened(fd, passesDescriptors);
     const arrivedAt = performance.now();
     this.host.begin({ introduction, stream, arrivedAt, x509Name: null, externalSsf: 0 });
+  }
+
+  /** Follows how far a client has come that has to log in. */
+  private follow(introduction: ClientIntroduction, socket: CountingSocket): Turn {
+    const { id } = introduction;
+    const turn = new Turn(socket, () => this.tellStanding(id));
+    if (beginsAnonymous(introduction)) this.turns.set(id, turn);
+    return turn;
   }
 
   private tellStanding(id: number): void {
@@ -130,12 +172,10 @@ export class Arrivals {
   /**
    * Handshake and certificate come before the session; its login_timeout counts for them as well.
    */
-  private async receiveTls(
-    introduction: ClientIntroduction,
-    handle: SocketHandle,
-    turn: Turn,
-  ): Promise<void> {
+  private async receiveTls(introduction: ClientIntroduction, fd: number): Promise<void> {
     const { id, remoteAddress } = introduction;
+    const socket = new Socket({ fd, pauseOnCreate: true } as never);
+    const turn = this.follow(introduction, handleOf(socket));
     const leaving = new AbortController();
     this.arriving.set(id, leaving);
     const seconds = this.host.loginTimeout;
@@ -146,9 +186,10 @@ export class Arrivals {
     }, seconds * 1000);
     try {
       if (this.tlsReception === null) throw new TlsRefusal('This worker does not serve TLS.');
-      this.host.begin(await this.tlsReception.receive(introduction, handle, leaving.signal, turn));
+      this.host.begin(await this.tlsReception.receive(introduction, socket, leaving.signal, turn));
     } catch (error) {
       if (!(error instanceof TlsRefusal)) throw error;
+      socket.destroy();
       const line = `client ${id} (tls, ${remoteAddress ?? ''}) was refused: ${error.message}`;
       this.log.for('rpc.tls')[error.level](line);
       this.turns.delete(id);

@@ -44,7 +44,6 @@ async function start(setup: WorkerSetup): Promise<void> {
   const { Worker } = await import('./worker.js');
   const started = await Worker.start(setup, channel);
   worker = started;
-  process.on('message', (introduction, handle) => started.onSocket(introduction, handle));
   loop.restart();
   channel.send({ kind: 'ready' });
   for (const message of early) started.onMessage(message);

@@ -14,6 +14,7 @@ import { transportTraits } from '../control/transports.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
+import { receiveNumbered } from '../transport/numbered-descriptors.js';
 import { SocketStream } from '../transport/socket-stream.js';
 import { Arrivals, type ArrivalsHost, type TlsMeans } from './arrivals.js';
 import { SaslWear } from './client/sasl-wear.js';
@@ -44,6 +45,9 @@ const pollInterval = 20;
 
 /** The descriptor on which the primary passes daemons' sockets. */
 const passageDescriptor = 5;
+
+/** The one on which it passes clients' sockets. */
+const clientsDescriptor = 6;
 
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
@@ -87,6 +91,7 @@ export class Worker {
       session: (id) => this.sessions.get(id),
     };
     this.arrivals = new Arrivals(host, channel, tls, this.log);
+    receiveNumbered(SocketStream.opened(clientsDescriptor), this.arrivals);
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
@@ -133,8 +138,11 @@ export class Worker {
       case 'stop':
         void this.stop(message.seconds);
         break;
+      case 'client':
+        this.arrivals.onIntroduction(message);
+        break;
       case 'drain':
-        void this.drain(message.seconds);
+        void this.drain(message.seconds, message.clients);
         break;
       case 'tls':
         this.arrivals.renewTls(message.tls);
@@ -148,11 +156,6 @@ export class Worker {
         // Answered before there was a worker: see main.ts.
         break;
     }
-  }
-
-  /** A socket that the primary accepted, and what it knows of it. */
-  onSocket(introduction: unknown, handle: unknown): void {
-    this.arrivals.onSocket(introduction, handle);
   }
 
   private begin(arrival: Arrival): void {
@@ -298,11 +301,10 @@ export class Worker {
   }
 
   /** Serves the clients there are until they leave, for `seconds` at most unless that is 0. */
-  private async drain(seconds: number): Promise<void> {
+  private async drain(seconds: number, clients: number): Promise<void> {
     const deadline = seconds === 0 ? Infinity : performance.now() + seconds * 1000;
-    // Clients may be on their way until the primary has closed node's channel behind them.
     const isDeserted = (): boolean =>
-      !process.connected && this.sessions.size + this.arrivals.size === 0;
+      this.arrivals.count === clients && this.sessions.size + this.arrivals.size === 0;
     await this.until(isDeserted, deadline);
     await this.stop(this.context.configuration.cluster.stop_timeout);
   }

@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { libcFunction } from '../../lib/native/library.js';
+import { LoopMeter } from '../../lib/worker/reports/loop-meter.js';
 import { threadKeys } from '../../lib/native/thread-keys.js';
 
 const variable = 'STRESS_MISBEHAVIOUR';
@@ -82,17 +83,11 @@ if (directory !== undefined && process.argv[1]?.endsWith('/lib/worker/main.js') 
     rmSync(orders);
     obey(order);
   });
-  const on = process.on.bind(process);
-  process.on = ((event: string, listener: (...args: unknown[]) => void) => {
-    // What a worker listens to once it has its configuration.
-    if (event === 'message' && existsSync(join(directory, 'wait'))) {
-      for (;;);
-    }
-    if (event === 'message' && existsSync(join(directory, 'start'))) {
-      throw new Error('told to crash at start');
-    }
-    return on(event, listener);
-  }) as typeof process.on;
+  // What a worker begins once it has its configuration.
+  LoopMeter.prototype.restart = () => {
+    if (existsSync(join(directory, 'wait'))) for (;;);
+    if (existsSync(join(directory, 'start'))) throw new Error('told to crash at start');
+  };
 }
 
 const growth: Buffer[] = [];

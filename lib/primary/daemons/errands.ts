@@ -88,7 +88,7 @@ export class Errands {
     if (this.connected.length === 0) return true;
     try {
       if (!this.worker.pass(this.connected)) return false;
-      this.connected = [];
+      closeDescriptors(this.connected.splice(0).map(({ descriptor }) => descriptor));
     } catch (error) {
       if (!(error instanceof NativeError)) throw error;
       // It is gone, and will be told of.

@@ -11,8 +11,9 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../../control/messages.js';
-import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
 import type { SocketHandle } from '../../transport/node-socket.js';
+import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
+import { ClientPassage } from './client-passage.js';
 
 /**
  * `spare`: forked and not configured; `starting`: configured and not ready; `draining`: takes no
@@ -43,14 +44,16 @@ const busySilence = 2500;
 /** The descriptor of the control channel in a worker's stdio. */
 const controlDescriptor = 4;
 
-/** The one beside it, for descriptors of daemons' sockets. */
+/** Those beside it, for daemons' sockets and clients'. */
 const passageDescriptor = 5;
+const clientsDescriptor = 6;
 
 /**
  * A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel
- * and the passage. Node's channel is closed when a worker drains.
+ * and the two passages. Node's channel, by which the cluster module knows its workers, is closed
+ * when one drains.
  */
-export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe', 'pipe'] as const;
+export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe', 'pipe', 'pipe'] as const;
 
 /** The primary's side of one worker process. */
 export class WorkerProcess {
@@ -58,7 +61,9 @@ export class WorkerProcess {
   private configuredFor = 0;
   private given: Configuration | null = null;
   private clientCount = 0;
-  /** Clients it was handed and has not said that it has. */
+  /** Clients it was ever handed. */
+  private handed = 0;
+  /** Of those, the ones it has not said that it has. */
   private untaken = 0;
   /** As it said last. */
   private reported = 0;
@@ -69,6 +74,7 @@ export class WorkerProcess {
   private aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
   private readonly passage: Socket;
+  private readonly clientPassage: ClientPassage;
   /** Those that have asked for its load, oldest first. */
   private readonly askers: ((load: WorkerLoad) => void)[] = [];
   /** Those that wait whether it becomes ready. */
@@ -87,14 +93,17 @@ export class WorkerProcess {
       () => undefined,
     );
     this.passage = stdio[passageDescriptor] as Socket;
+    const clients = stdio[clientsDescriptor] as Socket;
+    this.clientPassage = new ClientPassage(clients, (introduction) => this.send(introduction));
     // Of a worker that dies others tell.
-    this.passage.on('error', () => undefined);
+    for (const socket of [this.passage, clients]) socket.on('error', () => undefined);
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
       events.onComplaint(this, line);
     });
     // Not at 'exit': what it said last must have been read before its clients are given to others.
     process.process.once('close', (code: number | null, signal: string | null) => {
       this.channel.close();
+      this.clientPassage.end();
       events.onEnd(
         this,
         signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
@@ -198,8 +207,8 @@ export class WorkerProcess {
   }
 
   /**
-   * Passes it descriptors that it has asked for, which are closed here then; false when its socket
-   * is full, and nothing has happened. Throws NativeError when it is gone.
+   * Passes it descriptors that it has asked for; false when its socket is full, and nothing has
+   * happened. Throws NativeError when it is gone.
    */
   pass(descriptors: readonly NumberedDescriptor[]): boolean {
     return sendNumbered(this.passage, descriptors);
@@ -219,15 +228,15 @@ export class WorkerProcess {
   hand(introduction: ClientIntroduction, handle: SocketHandle): void {
     this.clientCount++;
     this.untaken++;
-    // Node sends its own raw handles as well as the wrapped ones its types name.
-    this.process.send(introduction, handle as never, undefined, () => undefined);
+    this.handed++;
+    this.clientPassage.add(introduction, handle);
   }
 
   /** Leaves the cluster, so that a successor is forked, and goes on serving its clients. */
   drain(seconds: number): void {
     if (this.current === 'draining' || this.current === 'gone') return;
     this.current = 'draining';
-    this.send({ kind: 'drain', seconds });
+    this.send({ kind: 'drain', seconds, clients: this.handed });
     this.process.disconnect();
   }
 
@@ -279,6 +288,7 @@ export class WorkerProcess {
         return;
       case 'taken':
         this.untaken--;
+        this.clientPassage.onTaken();
         break;
       case 'descriptors':
         this.lacksDescriptors = message.areScarce;

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { matchesAny } from '../../auth/allow-list.js';
@@ -9,7 +10,6 @@ import type { Configuration } from '../../config/configuration.js';
 import type { TlsContents } from '../../config/paths.js';
 import type { ClientIntroduction } from '../../control/messages.js';
 import { errorText } from '../../error-text.js';
-import type { SocketHandle } from '../../transport/node-socket.js';
 import { TlsAcceptor, TlsStream } from '../../transport/tls-stream.js';
 import type { Arrival } from './session-context.js';
 import { TlsRefusal } from './tls-refusal.js';
@@ -40,12 +40,12 @@ export class TlsReception {
    */
   async receive(
     introduction: ClientIntroduction,
-    handle: SocketHandle,
+    raw: Socket,
     signal: AbortSignal,
     turn: Turn,
   ): Promise<Arrival> {
     const arrivedAt = performance.now();
-    const socket = await this.shakeHands(handle, signal, turn);
+    const socket = await this.shakeHands(raw, signal, turn);
     turn.ours();
     try {
       const verdict = verifyClientCertificate(
@@ -75,13 +75,9 @@ export class TlsReception {
     }
   }
 
-  private async shakeHands(
-    handle: SocketHandle,
-    signal: AbortSignal,
-    turn: Turn,
-  ): Promise<TLSSocket> {
+  private async shakeHands(raw: Socket, signal: AbortSignal, turn: Turn): Promise<TLSSocket> {
     try {
-      return await this.acceptor.accept(handle, signal, {
+      return await this.acceptor.accept(raw, signal, {
         begun: () => turn.ours(),
         answered: () => turn.theirs('handshake'),
       });

@@ -1,12 +1,12 @@
 import type { LoginStage } from '../../control/messages.js';
 import { hasUnread } from '../../native/peek.js';
-import type { SocketHandle } from '../../transport/node-socket.js';
 
 /** Milliseconds between two words to the primary about a client that stays at its stage. */
 const tellingInterval = 1000;
 
-/** A connection's handle; node's types do not name its counts. */
-interface CountingHandle extends SocketHandle {
+/** A client's socket: its number, or node's handle of it, whose types do not name its counts. */
+export interface CountingSocket {
+  readonly fd: number;
   /** Bytes written to the socket so far, TLS records included. */
   readonly bytesWritten?: number;
 }
@@ -28,7 +28,7 @@ export class Turn {
    * than it matters.
    */
   constructor(
-    private readonly handle: CountingHandle,
+    private readonly socket: CountingSocket,
     private readonly tell: () => void,
   ) {}
 
@@ -38,7 +38,7 @@ export class Turn {
 
   /** Whether bytes of the client wait to be read. */
   get hasUnread(): boolean {
-    return hasUnread(this.handle.fd);
+    return hasUnread(this.socket.fd);
   }
 
   /** All that the next step takes has come: the client waits for us. */
@@ -50,7 +50,7 @@ export class Turn {
   theirs(stage: LoginStage): void {
     const now = performance.now();
     this.since = now;
-    this.written = this.handle.bytesWritten ?? 0;
+    this.written = this.socket.bytesWritten ?? 0;
     if (stage === this.currentStage && now - this.toldAt < tellingInterval) return;
     this.currentStage = stage;
     this.toldAt = now;
@@ -60,7 +60,7 @@ export class Turn {
   /** Milliseconds for which it has been the client's turn, 0 when it is ours. */
   silentFor(): number {
     if (this.since === null) return 0;
-    const written = this.handle.bytesWritten ?? 0;
+    const written = this.socket.bytesWritten ?? 0;
     // In the middle of a handshake OpenSSL answers by itself, and only to what is a step forward.
     if (this.currentStage === 'handshake' && written > this.written) {
       this.written = written;

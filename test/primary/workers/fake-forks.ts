@@ -12,8 +12,6 @@ import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
  */
 export class FakeProcess {
   readonly received: PrimaryMessage[] = [];
-  /** Ids of the clients it was handed. */
-  readonly handed: number[] = [];
   readonly cluster: ClusterWorker;
   private readonly child = new EventEmitter();
   private readonly channel: Duplex;
@@ -32,12 +30,17 @@ export class FakeProcess {
       this.received.push(message);
       if (message.kind === 'configure' && isObedient) this.say({ kind: 'ready' });
     });
-    const stdio = [null, null, new PassThrough(), null, theirs, new PassThrough()];
+    const passages = [new PassThrough(), new PassThrough()];
+    const stdio = [null, null, new PassThrough(), null, theirs, ...passages];
     this.cluster = Object.assign(new EventEmitter(), {
       process: Object.assign(this.child, { pid, stdio, kill: () => this.die('SIGKILL') }),
-      send: ({ id }: { id: number }) => this.handed.push(id),
       disconnect: () => this.leave(),
     }) as unknown as ClusterWorker;
+  }
+
+  /** Ids of the clients it was handed. */
+  get handed(): number[] {
+    return this.received.flatMap((message) => (message.kind === 'client' ? [message.id] : []));
   }
 
   say(message: WorkerMessage): void {

@@ -93,7 +93,11 @@ describe('primary/workers/worker-pool', () => {
     await start(1);
     pool.retire([...pool.all][0]!, 'memory');
     await become({ 1: 'draining', 2: 'ready' });
-    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({ kind: 'drain', seconds: 7 });
+    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({
+      kind: 'drain',
+      seconds: 7,
+      clients: 0,
+    });
     expect(pool.restarts.memory).to.equal(1);
     expect(pool.isFullOfDraining).to.be.true;
     expect(hand(1)).to.equal(2);
@@ -158,7 +162,11 @@ describe('primary/workers/worker-pool', () => {
     pool.want(2);
     expect([pool.ready.length, pool.isDraining]).to.deep.equal([2, true]);
     await until(() => forks.processes[0]?.received.at(-1)?.kind === 'drain', { what: 'its order' });
-    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({ kind: 'drain', seconds: 0 });
+    expect(forks.processes[0]?.received.at(-1)).to.deep.equal({
+      kind: 'drain',
+      seconds: 0,
+      clients: 1,
+    });
     expect(forks.processes).to.have.lengthOf(3);
   });
 

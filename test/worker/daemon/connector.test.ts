@@ -40,6 +40,10 @@ describe('worker/daemon/connector', () => {
   });
 
   const never = new AbortController().signal;
+  const pass = (number: number, descriptor: number): void => {
+    sendNumbered(primary, [{ number, descriptor }]);
+    closeSync(descriptor);
+  };
   const failure = (connecting: Promise<unknown>): Promise<NodeJS.ErrnoException> =>
     connecting.then(
       () => expect.fail('it connected'),
@@ -52,7 +56,7 @@ describe('worker/daemon/connector', () => {
       { kind: 'connect', client: 7, number: 1, driver: 'qemu', readOnly: true },
     ]);
     const [daemon, descriptor] = socketPair();
-    sendNumbered(primary, [{ number: 1, descriptor }]);
+    pass(1, descriptor);
     const stream = await connecting;
     expect(fstatSync(stream.fd).isSocket()).to.equal(true);
     stream.destroy();
@@ -84,7 +88,7 @@ describe('worker/daemon/connector', () => {
     const daemon = new Socket({ fd: near });
     let ended = false;
     daemon.on('end', () => (ended = true)).resume();
-    sendNumbered(primary, [{ number: 1, descriptor }]);
+    pass(1, descriptor);
     await until(() => ended, { what: 'the end of the connection' });
     daemon.destroy();
   });
@@ -98,7 +102,7 @@ describe('worker/daemon/connector', () => {
     beforeEach(async () => {
       const [near, descriptor] = socketPair();
       const first = connector.connect(1, endpoint, never);
-      sendNumbered(primary, [{ number: 1, descriptor }]);
+      pass(1, descriptor);
       (await first).destroy();
       closeSync(near);
       connector.connectAhead(2, true, endpointOf);
@@ -107,7 +111,7 @@ describe('worker/daemon/connector', () => {
       daemon = new Socket({ fd: far });
       isClosed = false;
       daemon.on('end', () => (isClosed = true)).resume();
-      sendNumbered(primary, [{ number: 2, descriptor: ahead }]);
+      pass(2, ahead);
     });
     afterEach(() => daemon.destroy());
 
