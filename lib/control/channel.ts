@@ -81,11 +81,27 @@ export class ControlChannel<Sent, Received> {
       this.partial = [];
       this.partialLength = 0;
       start = end + 1;
-      if (line !== '') this.onMessage(JSON.parse(line) as Received);
+      if (line === '') continue;
+      const message = parsed(line);
+      if (message === null) {
+        this.pipe.destroy();
+        return;
+      }
+      this.onMessage(message as Received);
     }
     if (start === chunk.length) return;
     this.partial.push(chunk.subarray(start));
     this.partialLength += chunk.length - start;
     if (this.partialLength > maxMessageLength) this.pipe.destroy();
+  }
+}
+
+/** A line as the object that it is; null when it is none. */
+function parsed(line: string): object | null {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'object' ? value : null;
+  } catch {
+    return null;
   }
 }

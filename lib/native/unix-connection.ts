@@ -20,7 +20,7 @@ const connect = libcFunction<(fd: number, address: Buffer, length: number) => nu
  */
 export function makeStreamSocket(): number {
   const fd = socket(afUnix, streamSocket, 0);
-  if (fd < 0) throw systemError('socket', 'a UNIX socket');
+  if (fd < 0) throw systemError('socket', 'a stream socket');
   return fd;
 }
 

@@ -18,7 +18,8 @@ const numberBytes = 8;
 
 /**
  * Sends descriptors, `maximumDescriptors` at most; they stay open here.
- * @returns false when the socket is full or too many are on their way: try again later
+ * @returns false when the socket is full, too many are on their way or the kernel has no memory:
+ *   try again later
  * @throws {NativeError} when the socket is closed at either end
  */
 export function sendNumbered(socket: Socket, descriptors: readonly NumberedDescriptor[]): boolean {
@@ -29,10 +30,13 @@ export function sendNumbered(socket: Socket, descriptors: readonly NumberedDescr
     // A socket takes a message this small whole or not at all.
     return sendWithDescriptors(fdOf(socket), numbers, files) !== 'would-block';
   } catch (error) {
-    if (error instanceof NativeError && error.code === 'ETOOMANYREFS') return false;
+    if (error instanceof NativeError && isTransient(error)) return false;
     throw error;
   }
 }
+
+const isTransient = ({ code }: NativeError): boolean =>
+  code === 'ETOOMANYREFS' || code === 'ENOMEM' || code === 'ENOBUFS';
 
 /** Who waits for numbered descriptors. */
 export interface NumberedReceiver {
@@ -42,7 +46,10 @@ export interface NumberedReceiver {
   lost(number: number): void;
 }
 
-/** Tells `receiver` of all descriptors that arrive on a stream. */
+/**
+ * Tells `receiver` of all descriptors that arrive on a stream. That it cannot be read from any more
+ * is thrown where nobody catches it.
+ */
 export function receiveNumbered(stream: SocketStream, receiver: NumberedReceiver): void {
   // The kernel never joins what came with descriptors to what was sent later (unix(7)), so that one
   // read is one message.
@@ -62,7 +69,14 @@ export function receiveNumbered(stream: SocketStream, receiver: NumberedReceiver
     },
   });
   const ignore = (): void => undefined;
-  stream.listen({ bytes: ignore, drained: ignore, closed: ignore });
+  stream.listen({
+    bytes: ignore,
+    drained: ignore,
+    closed: (error) => {
+      // Nothing would come any more, and nobody would know.
+      if (error !== null) throw error;
+    },
+  });
 }
 
 function fdOf(socket: Socket): number {

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Epoll } from '../native/epoll.js';
 import { makeStreamSocket } from '../native/unix-connection.js';
@@ -22,7 +23,7 @@ export interface Polled {
  * socket's listener costs as much as the kernel's part of a small read.
  */
 class Poller {
-  private readonly epoll = new Epoll();
+  private readonly epoll: Epoll;
   private readonly polled: (Polled | undefined)[] = [];
   private readonly socket: Socket;
   private size = 0;
@@ -31,6 +32,12 @@ class Poller {
     // Node makes handles of sockets and the like alone, so that the instance takes the place of
     // one.
     const fd = makeStreamSocket();
+    try {
+      this.epoll = new Epoll();
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
     this.socket = new Socket({ fd, writable: false });
     this.epoll.moveTo(fd);
     const handle = handleOf(this.socket) as unknown as ReadableHandle;

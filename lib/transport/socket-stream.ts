@@ -30,6 +30,9 @@ const descriptorWeight = 4096;
 /** Bytes up to which pieces that wait are joined. */
 const mostJoined = 64 * 1024;
 
+/** Reads of what a peer still sends to a stream that ends. */
+const mostDropped = 4;
+
 /** Milliseconds after which descriptors are sent anew of which too many are on their way. */
 const descriptorPause = 20;
 
@@ -71,10 +74,10 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
 
   /**
    * Makes a stream of an accepted connection, which does not block. It does not read before
-   * `listen()`, and passes descriptors only if told to.
+   * `listen()`, and passes no descriptors.
    */
-  static accepted(handle: SocketHandle, passesDescriptors = false): SocketStream {
-    return new SocketStream(handle, passesDescriptors);
+  static accepted(handle: SocketHandle): SocketStream {
+    return new SocketStream(handle, false);
   }
 
   /**
@@ -142,8 +145,10 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
       return;
     }
     this.queued += descriptors.length * descriptorWeight;
-    this.queue.push([...descriptors]);
-    if (this.queue.length === 1) this.sendQueue();
+    const own = [...descriptors];
+    this.queue.push(own);
+    if (this.queue.length === 1 && this.sendDescriptors(own)) this.queue.shift();
+    else this.watch();
   }
 
   pause(): void {
@@ -160,11 +165,12 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
     this.listener = null;
     if (this.isClosed || this.isEnding) return;
     this.isEnding = true;
+    // What still comes is dropped: bytes left unread would cost a TCP peer our last ones.
     if (this.queue.length === 0) {
+      for (let reads = 0; reads < mostDropped && receiveNow(this.fd, readBuffer) > 0; reads++);
       this.close();
       return;
     }
-    // What still comes is dropped: bytes left unread would cost the peer our last ones.
     this.isPaused = false;
     this.watch();
     this.force = setTimeout(() => this.close(), closingPatience).unref();
@@ -295,7 +301,8 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
           this.sendQueue();
         }, descriptorPause);
       } else {
-        this.fail(socketError('write', error.code));
+        // Whoever sends them is not told before it has done.
+        setImmediate(() => this.fail(socketError('write', error.code)));
       }
       return false;
     }
@@ -308,8 +315,13 @@ export class SocketStream implements ByteStream, DescriptorPassage, Polled {
       if (this.queue.length > 0 && this.retry === null) now |= writable;
     }
     if (now === this.watched) return;
-    this.poller.watch(this.fd, this, this.watched, now);
-    this.watched = now;
+    try {
+      this.poller.watch(this.fd, this, this.watched, now);
+      this.watched = now;
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error;
+      setImmediate(() => this.fail(error));
+    }
   }
 
   private close(): void {

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { TlsContents } from '../config/paths.js';
@@ -27,6 +28,9 @@ const reservedForClients = 48;
 /** Milliseconds between looks whether there are enough descriptors again. */
 const descriptorInterval = 50;
 
+/** Turns of the event loop in which all sockets that are ready have been read from. */
+const turnsToRead = 16;
+
 /** A client that is to be closed for the sake of another. */
 type Eviction = Extract<PrimaryMessage, { kind: 'evict' }>;
 
@@ -55,6 +59,7 @@ export class Arrivals implements NumberedReceiver {
   private readonly sockets = new Map<number, number | null>();
   private readonly introductions = new Map<number, ClientIntroduction>();
   private begun = 0;
+  private closed = false;
   /** Of clients that have not logged in. */
   private readonly turns = new Map<number, Turn>();
   /** TLS clients in their handshake. */
@@ -110,6 +115,11 @@ export class Arrivals implements NumberedReceiver {
 
   private begin(introduction: ClientIntroduction, fd: number | null): void {
     const { id } = introduction;
+    if (this.closed) {
+      // The primary gives it to another, since this process has not said that it has it.
+      if (fd !== null) closeSync(fd);
+      return;
+    }
     this.begun++;
     // Before any of its bytes are read: if this process dies first, another gets it.
     this.channel.send({ kind: 'taken', id });
@@ -153,11 +163,11 @@ export class Arrivals implements NumberedReceiver {
    * chosen.
    */
   async evict({ id, stage, patience, reason }: Eviction): Promise<void> {
-    if (this.turns.get(id)?.hasUnread === true) {
-      // What waits is read by the end of the loop's next turn; whether it was of any use shows
-      // then.
+    // What waits is read within a few turns of the loop; whether it was of any use shows after one
+    // more.
+    for (let turns = 0; turns < turnsToRead && this.turns.get(id)?.hasUnread === true; turns++) {
       await nextTurn();
-      await nextTurn();
+      if (this.turns.get(id)?.hasUnread !== true) await nextTurn();
     }
     const turn = this.turns.get(id);
     if (turn === undefined) return;
@@ -222,8 +232,9 @@ export class Arrivals implements NumberedReceiver {
     this.arriving.get(id)?.abort(refusal);
   }
 
-  /** Closes all that are on their way in. */
+  /** Closes all that are on their way in, and takes no more. */
   closeAll(reason: string): void {
+    this.closed = true;
     for (const leaving of this.arriving.values()) leaving.abort(new TlsRefusal(reason));
   }
 

@@ -90,4 +90,15 @@ describe('ControlChannel', () => {
     await until(() => received.length === 2, { what: 'both messages' });
     expect(received).to.deep.equal([{ number: 1 }, { number: 2 }]);
   });
+
+  for (const line of ['{"number":', 'null', '7', '"text"']) {
+    it(`ends with what is no message: ${line}`, async () => {
+      const pipe = new Pipe();
+      const received: Numbered[] = [];
+      channelOver(pipe, received);
+      pipe.push(`${lines(1)}${line}\n${lines(2)}`);
+      await until(() => pipe.destroyed, { what: 'the channel to be closed' });
+      expect(received).to.deep.equal([{ number: 1 }]);
+    });
+  }
 });

@@ -91,8 +91,9 @@ export class Errands {
       closeDescriptors(this.connected.splice(0).map(({ descriptor }) => descriptor));
     } catch (error) {
       if (!(error instanceof NativeError)) throw error;
-      // It is gone, and will be told of.
+      // It is gone, or as good as.
       this.end();
+      this.worker.kill();
     }
     return true;
   }

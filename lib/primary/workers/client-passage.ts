@@ -24,15 +24,25 @@ interface Passing {
  */
 export class ClientPassage {
   private waiting: Passing[] = [];
-  private underWay = 0;
+  /** Ids of those that were passed and that the worker has not said that it has. */
+  private readonly underWay = new Set<number>();
   private soon: NodeJS.Immediate | null = null;
   private retry: NodeJS.Timeout | null = null;
 
-  /** `introduce` tells the worker whose socket comes. */
+  /**
+   * `introduce` tells the worker whose socket comes; `broken` is called when it can have none any
+   * more.
+   */
   constructor(
     private readonly socket: Socket,
     private readonly introduce: (introduction: ClientIntroduction) => void,
+    private readonly broken: () => void,
   ) {}
+
+  /** Clients that the worker has not said that it has. */
+  get size(): number {
+    return this.waiting.length + this.underWay.size;
+  }
 
   /** Our copy stays open. One that is closed before its turn is not passed. */
   add(introduction: ClientIntroduction, handle: SocketHandle): void {
@@ -40,10 +50,9 @@ export class ClientPassage {
     this.goOn();
   }
 
-  /** The worker has one of them. */
-  onTaken(): void {
-    this.underWay--;
-    this.goOn();
+  /** The worker says that it has one of them. */
+  onTaken(id: number): void {
+    if (this.underWay.delete(id)) this.goOn();
   }
 
   /** The worker is gone. */
@@ -55,13 +64,14 @@ export class ClientPassage {
   }
 
   private goOn(): void {
-    if (this.retry !== null || this.waiting.length === 0 || this.underWay >= mostUnderWay) return;
+    if (this.retry !== null || this.waiting.length === 0) return;
+    if (this.underWay.size >= mostUnderWay) return;
     this.soon ??= setImmediate(() => this.send());
   }
 
   private send(): void {
     this.soon = this.retry = null;
-    const room = mostUnderWay - this.underWay;
+    const room = mostUnderWay - this.underWay.size;
     const next: Passing[] = [];
     let looked = 0;
     for (const passing of this.waiting) {
@@ -75,8 +85,10 @@ export class ClientPassage {
       return;
     }
     this.waiting.splice(0, looked);
-    this.underWay += next.length;
-    for (const { introduction } of next) this.introduce(introduction);
+    for (const { introduction } of next) {
+      this.underWay.add(introduction.id);
+      this.introduce(introduction);
+    }
   }
 
   /** False when the worker has to take earlier ones first. */
@@ -90,7 +102,7 @@ export class ClientPassage {
       return sendNumbered(this.socket, sockets);
     } catch (error) {
       if (!(error instanceof NativeError)) throw error;
-      // It is gone, and will be told of.
+      this.broken();
       return true;
     }
   }

@@ -260,8 +260,7 @@ export class WorkerPool implements WorkerEvents, ForkEvents {
   }
 
   /**
-   * A process left the cluster, to drain or because it died. With a socket on its way to a worker
-   * that dies this is never told, so that its end counts as well.
+   * A process left the cluster, to drain or because it died; its end counts as well.
    */
   onDisconnect(process: ClusterWorker): void {
     const worker = this.workers.find(process);

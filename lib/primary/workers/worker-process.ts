@@ -63,8 +63,6 @@ export class WorkerProcess {
   private clientCount = 0;
   /** Clients it was ever handed. */
   private handed = 0;
-  /** Of those, the ones it has not said that it has. */
-  private untaken = 0;
   /** As it said last. */
   private reported = 0;
   private lacksDescriptors = false;
@@ -94,7 +92,11 @@ export class WorkerProcess {
     );
     this.passage = stdio[passageDescriptor] as Socket;
     const clients = stdio[clientsDescriptor] as Socket;
-    this.clientPassage = new ClientPassage(clients, (introduction) => this.send(introduction));
+    this.clientPassage = new ClientPassage(
+      clients,
+      (introduction) => this.send(introduction),
+      () => this.kill(),
+    );
     // Of a worker that dies others tell.
     for (const socket of [this.passage, clients]) socket.on('error', () => undefined);
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
@@ -109,7 +111,7 @@ export class WorkerProcess {
         signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
       );
     });
-    // A worker that dies while a message is on its way to it is dealt with when it has gone.
+    // A worker that dies while the cluster module writes to it is dealt with when it has gone.
     process.on('error', () => undefined);
   }
 
@@ -184,9 +186,9 @@ export class WorkerProcess {
   /** One that does not answer comes last, and before it those that have clients to take. */
   isLessBusyThan(other: WorkerProcess): boolean {
     if (this.isSilent !== other.isSilent) return other.isSilent;
-    return this.untaken === other.untaken
+    return this.clientPassage.size === other.clientPassage.size
       ? this.clientCount < other.clientCount
-      : this.untaken < other.untaken;
+      : this.clientPassage.size < other.clientPassage.size;
   }
 
   configure(setup: WorkerSetup, generation: number): void {
@@ -227,7 +229,6 @@ export class WorkerProcess {
    */
   hand(introduction: ClientIntroduction, handle: SocketHandle): void {
     this.clientCount++;
-    this.untaken++;
     this.handed++;
     this.clientPassage.add(introduction, handle);
   }
@@ -287,8 +288,7 @@ export class WorkerProcess {
         this.onReady();
         return;
       case 'taken':
-        this.untaken--;
-        this.clientPassage.onTaken();
+        this.clientPassage.onTaken(message.id);
         break;
       case 'descriptors':
         this.lacksDescriptors = message.areScarce;

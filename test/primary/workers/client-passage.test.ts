@@ -14,6 +14,7 @@ describe('primary/workers/client-passage', () => {
   let far: SocketStream;
   let passage: ClientPassage;
   let introduced: number[];
+  let isBroken: boolean;
   let arrived: number[];
   let file: number;
 
@@ -23,7 +24,12 @@ describe('primary/workers/client-passage', () => {
     near.on('error', () => undefined);
     far = SocketStream.opened(other);
     introduced = [];
-    passage = new ClientPassage(near, ({ id }) => introduced.push(id));
+    isBroken = false;
+    passage = new ClientPassage(
+      near,
+      ({ id }) => introduced.push(id),
+      () => (isBroken = true),
+    );
     arrived = [];
     file = openSync('/dev/null', 'r');
   });
@@ -64,7 +70,9 @@ describe('primary/workers/client-passage', () => {
     await nextTurn();
     expect(introduced).to.deep.equal(ids.slice(0, mostUnderWay));
     for (let taken = 1; taken <= 2 * mostUnderWay; taken++) {
-      passage.onTaken();
+      passage.onTaken(taken - 1);
+      passage.onTaken(ids.length + taken);
+      passage.onTaken(taken - 1);
       await until(() => arrived.length === mostUnderWay + taken, { what: 'one more' });
     }
     expect(arrived).to.deep.equal(ids);
@@ -89,7 +97,7 @@ describe('primary/workers/client-passage', () => {
     expect([arrived, introduced]).to.deep.equal([[2], [2]]);
   });
 
-  it('survives a worker that is gone, and passes nothing once it has ended', async () => {
+  it('says when the worker is gone, and passes nothing once it has ended', async () => {
     far.destroy();
     add(1);
     await nextTurn();
@@ -98,5 +106,6 @@ describe('primary/workers/client-passage', () => {
     passage.end();
     await nextTurn();
     expect(introduced).to.not.include(2);
+    expect(isBroken).to.equal(true);
   });
 });
