@@ -9,9 +9,10 @@ const retryInterval = 5;
 
 /**
  * How many clients may be on their way to a worker. When thousands come at the same time it takes
- * so many in one turn of its event loop, and serves those it has in between.
+ * so many in one turn of its event loop, and serves those it has in between: with more, turns are
+ * longer and nothing is gained.
  */
-export const mostUnderWay = 16;
+export const mostUnderWay = 2;
 
 interface Passing {
   readonly introduction: ClientIntroduction;

@@ -54,12 +54,13 @@ describe('primary/workers/client-passage', () => {
 
   it('passes sockets in order, and introduces their clients', async () => {
     receive();
-    for (const id of [3, 1, 2]) add(id);
-    await until(() => arrived.length === 3, { what: 'all' });
-    expect([arrived, introduced]).to.deep.equal([
-      [3, 1, 2],
-      [3, 1, 2],
-    ]);
+    const ids = [3, 1, 2];
+    for (const id of ids) add(id);
+    for (let count = 1; count <= ids.length; count++) {
+      await until(() => arrived.length >= count, { what: `${count} of them` });
+      passage.onTaken(arrived[count - 1]!);
+    }
+    expect([arrived, introduced]).to.deep.equal([ids, ids]);
   });
 
   it('has no more under way than the worker can take in one go', async () => {
