@@ -163,11 +163,11 @@ export class Arrivals implements NumberedReceiver {
    * chosen.
    */
   async evict({ id, stage, patience, reason }: Eviction): Promise<void> {
-    // What waits is read within a few turns of the loop; whether it was of any use shows after one
-    // more.
-    for (let turns = 0; turns < turnsToRead && this.turns.get(id)?.hasUnread === true; turns++) {
+    const hasUnread = (): boolean => this.turns.get(id)?.hasUnread === true;
+    if (hasUnread()) {
+      for (let turns = 0; turns < turnsToRead && hasUnread(); turns++) await nextTurn();
+      // Whether what was read was of any use shows then.
       await nextTurn();
-      if (this.turns.get(id)?.hasUnread !== true) await nextTurn();
     }
     const turn = this.turns.get(id);
     if (turn === undefined) return;

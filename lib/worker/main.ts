@@ -9,13 +9,11 @@
 import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
 import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
+import { workerDescriptors } from '../control/worker-stdio.js';
 import { endWithParent } from '../native/process-info.js';
 import { releaseAfterStart } from '../native/start-pages.js';
 import { LoopMeter } from './reports/loop-meter.js';
 import type { Worker } from './worker.js';
-
-/** The descriptor of the control channel, beside node's own channel. */
-const controlDescriptor = 4;
 
 // A worker that hangs would not notice the end of its channel.
 endWithParent();
@@ -26,7 +24,7 @@ let worker: Worker | null = null;
 const early: PrimaryMessage[] = [];
 
 const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
-  new Socket({ fd: controlDescriptor, readable: true, writable: true }),
+  new Socket({ fd: workerDescriptors.control, readable: true, writable: true }),
   (message) => {
     if (message.kind === 'heartbeat') channel.send({ kind: 'alive', utilisation: loop.look() });
     else if (message.kind === 'configure') void start(message);

@@ -11,6 +11,7 @@ import {
   type WorkerSetup,
 } from '../control/messages.js';
 import { transportTraits } from '../control/transports.js';
+import { workerDescriptors } from '../control/worker-stdio.js';
 import { Logger, LogThreshold } from '../logging/logger.js';
 import * as accounts from '../native/accounts.js';
 import { isScarce } from '../native/descriptors.js';
@@ -42,12 +43,6 @@ const tickInterval = 1000;
 
 /** Milliseconds that workers and daemons that are polled are left in peace. */
 const pollInterval = 20;
-
-/** The descriptor on which the primary passes daemons' sockets. */
-const passageDescriptor = 5;
-
-/** The one on which it passes clients' sockets. */
-const clientsDescriptor = 6;
 
 type Channel = ControlChannel<WorkerMessage, PrimaryMessage>;
 
@@ -91,7 +86,7 @@ export class Worker {
       session: (id) => this.sessions.get(id),
     };
     this.arrivals = new Arrivals(host, channel, tls, this.log);
-    receiveNumbered(SocketStream.opened(clientsDescriptor), this.arrivals);
+    receiveNumbered(SocketStream.opened(workerDescriptors.clients), this.arrivals);
     setInterval(() => {
       const now = performance.now();
       for (const session of this.sessions.values()) session.tick(now);
@@ -196,7 +191,7 @@ export class Worker {
   private makeBroker(configuration: Configuration): PrimaryConnector {
     return new PrimaryConnector(
       (question) => this.channel.send(question),
-      SocketStream.opened(passageDescriptor),
+      SocketStream.opened(workerDescriptors.daemons),
       (driver) => isConfigured(configuration, driver),
     );
   }

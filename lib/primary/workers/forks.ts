@@ -2,9 +2,9 @@ import cluster, { type Worker as ClusterWorker } from 'node:cluster';
 import throng from 'throng';
 import { openSslConfiguration } from '../../auth/session-tickets.js';
 import { workerProgram } from '../../control/worker-program.js';
+import { workerStdio } from '../../control/worker-stdio.js';
 import type { WorkerUser } from '../../control/workers.js';
 import { renounceNewPrivileges, spawnIds } from '../../native/privileges.js';
-import { workerStdio } from './worker-process.js';
 
 /** Who is told of processes that come and go. */
 export interface ForkEvents {

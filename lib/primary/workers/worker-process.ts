@@ -11,6 +11,7 @@ import type {
   WorkerMessage,
   WorkerSetup,
 } from '../../control/messages.js';
+import { workerDescriptors } from '../../control/worker-stdio.js';
 import type { SocketHandle } from '../../transport/node-socket.js';
 import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
 import { ClientPassage } from './client-passage.js';
@@ -40,20 +41,6 @@ export interface WorkerEvents {
  * heartbeats.
  */
 const busySilence = 2500;
-
-/** The descriptor of the control channel in a worker's stdio. */
-const controlDescriptor = 4;
-
-/** Those beside it, for daemons' sockets and clients'. */
-const passageDescriptor = 5;
-const clientsDescriptor = 6;
-
-/**
- * A worker's stdio: nothing to read or print, complaints to us, node's channel, the control channel
- * and the two passages. Node's channel, by which the cluster module knows its workers, is closed
- * when one drains.
- */
-export const workerStdio = ['ignore', 'ignore', 'pipe', 'ipc', 'pipe', 'pipe', 'pipe'] as const;
 
 /** The primary's side of one worker process. */
 export class WorkerProcess {
@@ -86,12 +73,12 @@ export class WorkerProcess {
   ) {
     const stdio: readonly unknown[] = process.process.stdio;
     this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
-      stdio[controlDescriptor] as Duplex,
+      stdio[workerDescriptors.control] as Duplex,
       (message) => this.onMessage(message),
       () => undefined,
     );
-    this.passage = stdio[passageDescriptor] as Socket;
-    const clients = stdio[clientsDescriptor] as Socket;
+    this.passage = stdio[workerDescriptors.daemons] as Socket;
+    const clients = stdio[workerDescriptors.clients] as Socket;
     this.clientPassage = new ClientPassage(
       clients,
       (introduction) => this.send(introduction),
