@@ -70,7 +70,7 @@ export class LogThreshold {
 }
 
 /**
- * Writes lines for one component. Callers build costly messages only after asking `debugging`.
+ * Writes lines for one component. Callers build costly messages only after asking `debugging` or `wants`.
  * Never pass secrets: passwords, SASL data, secret values or keys.
  */
 export class Logger {
@@ -87,6 +87,11 @@ export class Logger {
   /** Whether debug lines are wanted. */
   get debugging(): boolean {
     return this.least.level === levelNumbers.debug;
+  }
+
+  /** Whether lines of a level are wanted. */
+  wants(level: LogLevel): boolean {
+    return levelNumbers[level] >= this.least.level;
   }
 
   /** A logger for another component with the same threshold and sink. */
@@ -111,7 +116,7 @@ export class Logger {
   }
 
   private write(level: LogLevel, message: string): void {
-    if (levelNumbers[level] < this.least.level) return;
+    if (!this.wants(level)) return;
     this.sink({
       time: Date.now(),
       pid: process.pid,

@@ -80,22 +80,26 @@ export const callOf = (bytes: Buffer, start: number): CallHeader => ({
 
 /** Builds a whole frame; `payload` is XDR, already padded. */
 export function encodeFrame(header: FrameHeader, payload?: Buffer): Buffer {
-  const length = headerLength + (payload?.length ?? 0);
-  const frame = Buffer.allocUnsafe(length);
-  frame.writeUInt32BE(length, 0);
-  frame.writeUInt32BE(header.program, at.program);
-  frame.writeUInt32BE(header.version ?? programVersion, at.version);
-  frame.writeUInt32BE(header.procedure, at.procedure);
-  frame.writeUInt32BE(header.type, at.type);
-  frame.writeUInt32BE(header.serial, at.serial);
-  frame.writeUInt32BE(header.status, at.status);
-  payload?.copy(frame, headerLength);
-  return frame;
+  return encode(header, header.type, header.status, payload);
 }
 
 /** The frame that answers a call. */
 export function encodeReply(call: CallHeader, payload?: Buffer): Buffer {
-  return encodeFrame({ ...call, type: messageType.reply, status: status.ok }, payload);
+  return encode(call, messageType.reply, status.ok, payload);
+}
+
+function encode(call: CallHeader, type: number, status: number, payload?: Buffer): Buffer {
+  const length = headerLength + (payload?.length ?? 0);
+  const frame = Buffer.allocUnsafe(length);
+  frame.writeUInt32BE(length, 0);
+  frame.writeUInt32BE(call.program, at.program);
+  frame.writeUInt32BE(call.version ?? programVersion, at.version);
+  frame.writeUInt32BE(call.procedure, at.procedure);
+  frame.writeUInt32BE(type, at.type);
+  frame.writeUInt32BE(call.serial, at.serial);
+  frame.writeUInt32BE(status, at.status);
+  payload?.copy(frame, headerLength);
+  return frame;
 }
 
 /** A call frame of the remote program. */

@@ -438,6 +438,7 @@ export class Session
 
   private logEnd(reason: string, level: 'info' | 'warning'): void {
     const { log } = this.context;
+    if (!log.wants(level)) return;
     const seconds = ((performance.now() - this.arrival.arrivedAt) / 1000).toFixed(3);
     const work = this.relay === null ? 'nothing opened' : String(this.relay.totals);
     log[level](

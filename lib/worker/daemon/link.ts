@@ -411,9 +411,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 
   /** Gives up calls without an answer, the opening if one is under way, and the connection. */
   private release(): void {
-    const reason = new Error('the link was closed');
-    this.connecting?.abort(reason);
-    const kept = this.reopening?.end(reason) ?? [];
+    this.connecting?.abort(linkClosed);
+    const kept = this.reopening?.end(linkClosed) ?? [];
     this.meter?.lost([...this.calls.takeAll(), ...kept]);
     this.connection.close();
   }
@@ -485,6 +484,8 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     this.connection.closed(new DescriptorError(what));
   }
 }
+
+const linkClosed = new Error('the link was closed');
 
 /** Whether a connection ended because the daemon broke the rules of the wire. */
 const isBreach = (error: Error | null): error is FrameLengthError | DescriptorError =>
