@@ -70,8 +70,8 @@ export class LogThreshold {
 }
 
 /**
- * Writes lines for one component. Callers build costly messages only after asking `debugging` or `wants`.
- * Never pass secrets: passwords, SASL data, secret values or keys.
+ * Writes lines for one component. Callers build costly messages only after asking `debugging` or
+ * `wants`. Never pass secrets: passwords, SASL data, secret values or keys.
  */
 export class Logger {
   private readonly least: ComponentThreshold;

@@ -24,6 +24,7 @@ import type { Arrival, SessionContext } from './client/session-context.js';
 import type { TlsReception } from './client/tls-handshake.js';
 import { TlsRefusal } from './client/tls-refusal.js';
 import { SessionDaemons } from './daemon/autostart.js';
+import type { Attempt } from './daemon/connection.js';
 import { DaemonDirectory, type Endpoint } from './daemon/directory.js';
 import {
   ownConnector,
@@ -168,10 +169,10 @@ export class Worker {
   private async connect(
     client: number,
     endpoint: Endpoint,
-    signal: AbortSignal,
+    attempt: Attempt,
   ): Promise<SocketStream> {
-    const stream = await (this.starter?.connect(endpoint, signal) ??
-      this.connector.connect(client, endpoint, signal));
+    const stream = await (this.starter?.connect(endpoint, attempt) ??
+      this.connector.connect(client, endpoint, attempt));
     this.arrivals.onDescriptor(stream.fd);
     if (!isScarce(stream.fd, reservedForArrivals)) return stream;
     stream.destroy();
@@ -227,7 +228,7 @@ export class Worker {
     return {
       configuration,
       daemons,
-      connect: (client, endpoint, signal) => this.connect(client, endpoint, signal),
+      connect: (client, endpoint, attempt) => this.connect(client, endpoint, attempt),
       restarts: new DaemonRestarts(
         {
           patience: configuration.cluster.daemon_restart_timeout * 1000,

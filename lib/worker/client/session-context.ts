@@ -7,6 +7,7 @@ import type { AuditTrail } from '../reports/call-audit.js';
 import type { SessionFigures } from '../reports/reporter.js';
 import type { CallMeter } from '../reports/call-meter.js';
 import type { ConnectionTarget } from '../daemon/connection-uri.js';
+import type { Attempt } from '../daemon/connection.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import type { DaemonRestarts } from '../daemon/restarts.js';
 import type { LoginSettings } from './login.js';
@@ -16,11 +17,7 @@ export interface SessionContext {
   readonly configuration: Configuration;
   readonly daemons: DaemonDirectory;
   /** As `Connect`, for the client of that number. */
-  readonly connect: (
-    client: number,
-    endpoint: Endpoint,
-    signal: AbortSignal,
-  ) => Promise<ByteStream>;
+  readonly connect: (client: number, endpoint: Endpoint, attempt: Attempt) => Promise<ByteStream>;
   readonly restarts: DaemonRestarts;
   /** What to open for an empty URI, or null when no daemon is there. */
   readonly probe: (readOnly: boolean) => Promise<ConnectionTarget | null>;

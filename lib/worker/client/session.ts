@@ -389,7 +389,7 @@ export class Session
     const { configuration, daemons, connect, restarts, log, meter } = this.context;
     const relay = new Relay(this, {
       daemons,
-      connect: (endpoint, signal) => connect(this.id, endpoint, signal),
+      connect: (endpoint, attempt) => connect(this.id, endpoint, attempt),
       restarts,
       maxCalls: configuration.conf.max_client_requests,
       openTimeoutSeconds: configuration.cluster.open_timeout,

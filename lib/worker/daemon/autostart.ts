@@ -6,6 +6,7 @@ import { childEnvironment } from '../../config/child-environment.js';
 import type { Environment } from '../../config/paths.js';
 import type { Logger } from '../../logging/logger.js';
 import { SocketStream } from '../../transport/socket-stream.js';
+import type { Attempt } from './connection.js';
 import type { Endpoint } from './directory.js';
 
 /** Seconds without clients after which a daemon started here ends by itself. */
@@ -53,8 +54,7 @@ export class SessionDaemons {
   }
 
   /** Rejects with the system's error when there is no daemon and none can be started. */
-  async connect(endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
-    signal.throwIfAborted();
+  async connect(endpoint: Endpoint, attempt: Attempt): Promise<SocketStream> {
     try {
       return SocketStream.connect(endpoint.path);
     } catch (error) {
@@ -62,7 +62,7 @@ export class SessionDaemons {
       const program = this.find(endpoint.daemon);
       if (program === null) throw error;
       if (!this.running.has(program)) this.start(program);
-      return await this.retry(endpoint, program, signal);
+      return await this.retry(endpoint, program, attempt.signal);
     }
   }
 

@@ -20,11 +20,16 @@ import { DaemonConversation } from './conversation.js';
 import type { Endpoint } from './directory.js';
 import { BreachError, ConnectError, endReason, LostError } from './errors.js';
 
+/** What may be given up; its signal is aborted then, and is not made where none asks for it. */
+export interface Attempt {
+  readonly signal: AbortSignal;
+}
+
 /**
  * Opens a byte stream to an endpoint; where session mode starts a missing daemon. Rejects with the
  * system's error.
  */
-export type Connect = (endpoint: Endpoint, signal: AbortSignal) => Promise<ByteStream>;
+export type Connect = (endpoint: Endpoint, attempt: Attempt) => Promise<ByteStream>;
 
 /** What a connection is opened with. */
 export interface Opening {
@@ -57,7 +62,7 @@ const others = {};
  * One socket with one daemon process: it is opened (log in, CONNECT_OPEN, identity), and from then
  * on carries frames.
  */
-export class DaemonConnection implements StreamListener {
+export class DaemonConnection implements StreamListener, Attempt {
   readonly conversation = new DaemonConversation((frame) => this.stream?.write(frame));
   private readonly framer: Framer;
   private stream: ByteStream | null = null;
@@ -65,6 +70,7 @@ export class DaemonConnection implements StreamListener {
   private box: Outbox | null = null;
   /** Once the daemon may send descriptors. */
   private intake: DescriptorIntake | null = null;
+  private abortion: AbortController | null = null;
 
   constructor(
     private readonly owner: ConnectionOwner,
@@ -75,17 +81,28 @@ export class DaemonConnection implements StreamListener {
 
   /**
    * Connects and opens. Each step waits for the reply of the one before, since a daemon may serve
-   * calls in parallel. Rejects with an RpcError or a DaemonRefusal, or the signal's reason.
+   * calls in parallel. Rejects with an RpcError or a DaemonRefusal, or the reason for which it is
+   * given up; it is to be closed then.
    */
-  async open({ connect, open, identity }: Opening, signal: AbortSignal): Promise<void> {
+  async open({ connect, open, identity }: Opening): Promise<void> {
     const { conversation } = this;
-    signal.throwIfAborted();
-    signal.addEventListener('abort', () => conversation.fail(signal.reason as Error));
-    await this.connect(connect, signal);
+    await this.connect(connect);
     await this.logIn();
     await conversation.ask(procedure.connectOpen, encodeOpenArguments(open));
     await conversation.ask(procedure.connectSetIdentity, encodeIdentityArguments(identity));
     conversation.throwIfFailed();
+  }
+
+  /** Ends an opening that is under way; the first reason counts. */
+  giveUp(reason: Error): void {
+    this.conversation.fail(reason);
+    this.abortion?.abort(reason);
+  }
+
+  /** Aborted when connecting is given up. Most are connected at once, and none asks for it. */
+  get signal(): AbortSignal {
+    this.abortion ??= new AbortController();
+    return this.abortion.signal;
   }
 
   /** Bytes the daemon has not taken yet. */
@@ -228,19 +245,15 @@ export class DaemonConnection implements StreamListener {
     }
   }
 
-  private async connect(connect: Connect, signal: AbortSignal): Promise<void> {
+  private async connect(connect: Connect): Promise<void> {
     const { daemon, path } = this.endpoint;
     try {
-      this.stream = await connect(this.endpoint, signal);
+      this.stream = await connect(this.endpoint, this);
     } catch (error) {
-      if (signal.aborted) throw signal.reason as Error;
+      this.conversation.throwIfFailed();
       throw new ConnectError(daemon, path, error as NodeJS.ErrnoException);
     }
-    if (signal.aborted) {
-      // Whoever gave up may have closed this connection already.
-      this.stream.destroy();
-      throw signal.reason as Error;
-    }
+    this.conversation.throwIfFailed();
     this.gate = new ReadGate(this.stream);
     this.box = new Outbox(this.stream);
     this.stream.listen(this);

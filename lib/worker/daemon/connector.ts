@@ -6,23 +6,20 @@ import { hasHungUp } from '../../native/hang-up.js';
 import { receiveNumbered } from '../../transport/numbered-descriptors.js';
 import { socketError } from '../../transport/node-socket.js';
 import { SocketStream } from '../../transport/socket-stream.js';
+import type { Attempt } from './connection.js';
 import type { Endpoint } from './directory.js';
 
 /** How a worker gets at daemons' sockets. */
 export interface Connector {
-  /** Connects for a client. Rejects with the system's error, or the signal's reason. */
-  connect(client: number, endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream>;
+  /** Connects for a client. Rejects with the system's error, or the reason it is given up for. */
+  connect(client: number, endpoint: Endpoint, attempt: Attempt): Promise<SocketStream>;
   /** Whether a daemon's socket is there. */
   exists(endpoint: Endpoint): Promise<boolean>;
 }
 
 /** By the rights of this process. */
 export const ownConnector: Connector = {
-  connect: (_, { path }, signal) =>
-    new Promise((resolve) => {
-      signal.throwIfAborted();
-      resolve(SocketStream.connect(path));
-    }),
+  connect: (_, { path }) => new Promise((resolve) => resolve(SocketStream.connect(path))),
   exists: ({ path }) => isThere(path),
 };
 
@@ -79,7 +76,7 @@ export class PrimaryConnector implements Connector {
     });
   }
 
-  async connect(client: number, endpoint: Endpoint, signal: AbortSignal): Promise<SocketStream> {
+  async connect(client: number, endpoint: Endpoint, { signal }: Attempt): Promise<SocketStream> {
     signal.throwIfAborted();
     if (!this.isConfigured(endpoint.driver)) throw socketError('connect', 'ENOENT', endpoint.path);
     this.lastDriver = endpoint.driver;

@@ -58,8 +58,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   private waiting: Buffer[] = [];
   private connection: DaemonConnection;
   private current: LinkState = 'opening';
-  /** While a connection is being opened; aborting it ends that. */
-  private connecting: AbortController | null = null;
   /** From the daemon's end until the link is open again. */
   private reopening: Reopening | null = null;
   /** The large frame arriving is for nobody. */
@@ -349,15 +347,12 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     const { endpoint, opening, connection } = this;
     const { connect, identity, openTimeoutSeconds } = this.settings;
     const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestAttempt);
-    const connecting = new AbortController();
-    this.connecting = connecting;
     const timer = setTimeout(
-      () => connecting.abort(new TimeoutError(endpoint, milliseconds / 1000)),
+      () => connection.giveUp(new TimeoutError(endpoint, milliseconds / 1000)),
       milliseconds,
     );
     try {
-      const what = { connect, endpoint, open: opening, identity: identity() };
-      await connection.open(what, connecting.signal);
+      await connection.open({ connect, endpoint, open: opening, identity: identity() });
       await afterwards();
     } catch (error) {
       connection.close();
@@ -365,7 +360,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
       throw isUnreadable(error) ? unreadableError(endpoint) : error;
     } finally {
       clearTimeout(timer);
-      this.connecting = null;
     }
   }
 
@@ -411,7 +405,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 
   /** Gives up calls without an answer, the opening if one is under way, and the connection. */
   private release(): void {
-    this.connecting?.abort(linkClosed);
+    this.connection.giveUp(linkClosed);
     const kept = this.reopening?.end(linkClosed) ?? [];
     this.meter?.lost([...this.calls.takeAll(), ...kept]);
     this.connection.close();

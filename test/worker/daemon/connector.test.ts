@@ -39,7 +39,7 @@ describe('worker/daemon/connector', () => {
     passage.destroy();
   });
 
-  const never = new AbortController().signal;
+  const never = new AbortController();
   const pass = (number: number, descriptor: number): void => {
     sendNumbered(primary, [{ number, descriptor }]);
     closeSync(descriptor);
@@ -81,7 +81,7 @@ describe('worker/daemon/connector', () => {
 
   it('closes a socket that comes after its client has given up', async () => {
     const giveUp = new AbortController();
-    const failing = failure(connector.connect(7, endpoint, giveUp.signal));
+    const failing = failure(connector.connect(7, endpoint, giveUp));
     giveUp.abort(new Error('gave up'));
     expect((await failing).message).to.equal('gave up');
     const [near, descriptor] = socketPair();
@@ -153,7 +153,7 @@ describe('worker/daemon/connector', () => {
 
     it('gives up when its client does', async () => {
       const giveUp = new AbortController();
-      const failing = failure(connector.connect(2, endpoint, giveUp.signal));
+      const failing = failure(connector.connect(2, endpoint, giveUp));
       giveUp.abort(new Error('gave up'));
       expect((await failing).message).to.equal('gave up');
       await closes();
