@@ -4,6 +4,7 @@ import { libcFunction } from './library.js';
 
 const fSetfd = 2;
 const fdCloexec = 1;
+const fDupfdCloexec = 1030;
 const fAddSeals = 1033;
 const everySeal = 0x1 | 0x2 | 0x4 | 0x8; // F_SEAL_SEAL, SHRINK, GROW, WRITE
 const mfdCloexec = 0x1;
@@ -23,6 +24,16 @@ const getrlimit = libcFunction<(resource: number, limit: Buffer) => number>(
 const setrlimit = libcFunction<(resource: number, limit: Buffer) => number>(
   'int setrlimit(int resource, void *limit)',
 );
+
+/**
+ * Another descriptor for what `fd` names, closed in programs started later.
+ * @throws {NativeError} EBADF, EMFILE
+ */
+export function duplicate(fd: number): number {
+  const copy = fcntl(fd, fDupfdCloexec, 'int', 0);
+  if (copy === -1) throw systemError('fcntl(F_DUPFD_CLOEXEC)', `descriptor ${fd}`);
+  return copy;
+}
 
 /**
  * Makes `target` another number for what `fd` names, closing what it named before. The copy is

@@ -15,7 +15,6 @@ const option = {
   ipv6Only: { level: 41, name: 26 },
 } as const;
 type SocketOption = keyof typeof option;
-const duplicateCloseOnExec = 1030;
 const pollIn = 1;
 
 const socket = libcFunction<(domain: number, type: number, protocol: number) => number>(
@@ -30,9 +29,6 @@ const listen = libcFunction<(fd: number, backlog: number) => number>(
 const setsockopt = libcFunction<
   (fd: number, level: number, name: number, value: Buffer, length: number) => number
 >('int setsockopt(int fd, int level, int name, void *value, unsigned int length)');
-const fcntl = libcFunction<(fd: number, command: number, argument: number) => number>(
-  'int fcntl(int fd, int command, int argument)',
-);
 const accept4 = libcFunction<(fd: number, address: null, length: null, flags: number) => number>(
   'int accept4(int fd, void *address, void *length, int flags)',
 );
@@ -106,16 +102,6 @@ export function hasWaiting(fd: number): boolean {
 export function acceptNext(fd: number): number | null {
   const accepted = accept4(fd, null, null, ours);
   return accepted < 0 ? null : accepted;
-}
-
-/**
- * Another descriptor for the same socket, closed in programs started later.
- * @throws {NativeError} EBADF, EMFILE
- */
-export function duplicate(fd: number): number {
-  const copy = fcntl(fd, duplicateCloseOnExec, 0);
-  if (copy < 0) throw systemError('fcntl(F_DUPFD_CLOEXEC)', `descriptor ${fd}`);
-  return copy;
 }
 
 function open(

@@ -1,5 +1,6 @@
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { duplicate } from '../native/descriptors.js';
 import { hasHungUp } from '../native/hang-up.js';
 import { closingPatience } from './byte-stream.js';
 
@@ -26,6 +27,16 @@ export function isLeft(socket: Socket): boolean {
 export function socketOf(handle: SocketHandle): Socket {
   // Node's types do not name `handle`.
   return new Socket({ handle, allowHalfOpen: true } as never);
+}
+
+/**
+ * Takes the descriptor out of a socket of which nothing was read or written; the socket is no more.
+ * @throws {NativeError} EMFILE
+ */
+export function descriptorOf(socket: Socket): number {
+  const fd = duplicate(handleOf(socket).fd);
+  socket.destroy();
+  return fd;
 }
 
 /** Sends what is queued, for `closingPatience` at most, then closes. */

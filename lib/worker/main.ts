@@ -6,12 +6,12 @@
  * The room around those of clients, relays, daemons and reports: what a whole process has enters
  * here, such as its sessions and what they share, and what belongs to one client goes further in.
  */
-import { Socket } from 'node:net';
 import { ControlChannel } from '../control/channel.js';
 import type { PrimaryMessage, WorkerMessage, WorkerSetup } from '../control/messages.js';
 import { workerDescriptors } from '../control/worker-stdio.js';
 import { endWithParent } from '../native/process-info.js';
 import { releaseAfterStart } from '../native/start-pages.js';
+import { SocketStream } from '../transport/socket-stream.js';
 import { LoopMeter } from './reports/loop-meter.js';
 import type { Worker } from './worker.js';
 
@@ -24,7 +24,7 @@ let worker: Worker | null = null;
 const early: PrimaryMessage[] = [];
 
 const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(
-  new Socket({ fd: workerDescriptors.control, readable: true, writable: true }),
+  SocketStream.opened(workerDescriptors.control, false),
   (message) => {
     if (message.kind === 'heartbeat') channel.send({ kind: 'alive', utilisation: loop.look() });
     else if (message.kind === 'configure') void start(message);

@@ -1,10 +1,10 @@
 import { closeSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import type { AuthMethod, Transport } from '../../control/messages.js';
+import { duplicate } from '../../native/descriptors.js';
 import {
   acceptNext,
   allowOthers,
-  duplicate,
   hasWaiting,
   listenOnAddress,
   listenOnPath,

@@ -1,7 +1,7 @@
 import type { Worker as ClusterWorker } from 'node:cluster';
 import { createInterface } from 'node:readline';
 import type { Socket } from 'node:net';
-import type { Duplex, Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { ControlChannel } from '../../control/channel.js';
 import type { Configuration } from '../../config/configuration.js';
 import type {
@@ -12,8 +12,9 @@ import type {
   WorkerSetup,
 } from '../../control/messages.js';
 import { workerDescriptors } from '../../control/worker-stdio.js';
-import type { SocketHandle } from '../../transport/node-socket.js';
+import { descriptorOf, type SocketHandle } from '../../transport/node-socket.js';
 import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
+import { SocketStream } from '../../transport/socket-stream.js';
 import { ClientPassage } from './client-passage.js';
 
 /**
@@ -55,6 +56,9 @@ export class WorkerProcess {
   private lacksDescriptors = false;
   private wasHung = false;
   private left = false;
+  /** How its process has ended. */
+  private how = '';
+  private endedParts = 0;
   /** Milliseconds of `performance.now()` when it last showed life. */
   private aliveAt = performance.now();
   private readonly channel: ControlChannel<PrimaryMessage, WorkerMessage>;
@@ -73,9 +77,9 @@ export class WorkerProcess {
   ) {
     const stdio: readonly unknown[] = process.process.stdio;
     this.channel = new ControlChannel<PrimaryMessage, WorkerMessage>(
-      stdio[workerDescriptors.control] as Duplex,
+      SocketStream.opened(descriptorOf(stdio[workerDescriptors.control] as Socket), false),
       (message) => this.onMessage(message),
-      () => undefined,
+      () => this.onPartEnded(),
     );
     this.passage = stdio[workerDescriptors.daemons] as Socket;
     const clients = stdio[workerDescriptors.clients] as Socket;
@@ -89,14 +93,10 @@ export class WorkerProcess {
     createInterface({ input: stdio[2] as Readable }).on('line', (line) => {
       events.onComplaint(this, line);
     });
-    // Not at 'exit': what it said last must have been read before its clients are given to others.
+    // Not at 'exit': its complaints are read until then.
     process.process.once('close', (code: number | null, signal: string | null) => {
-      this.channel.close();
-      this.clientPassage.end();
-      events.onEnd(
-        this,
-        signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`,
-      );
+      this.how = signal === null ? `ended with status ${code ?? 0}` : `was killed by ${signal}`;
+      this.onPartEnded();
     });
     // A worker that dies while the cluster module writes to it is dealt with when it has gone.
     process.on('error', () => undefined);
@@ -260,6 +260,16 @@ export class WorkerProcess {
   onGone(): void {
     this.current = 'gone';
     this.tellExpectant(false);
+  }
+
+  /**
+   * Its process or its channel has ended. What it said last must have been read before its clients
+   * are given to others.
+   */
+  private onPartEnded(): void {
+    if (++this.endedParts < 2) return;
+    this.clientPassage.end();
+    this.events.onEnd(this, this.how);
   }
 
   private onMessage(message: WorkerMessage): void {

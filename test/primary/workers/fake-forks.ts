@@ -1,9 +1,11 @@
 import type { Worker as ClusterWorker } from 'node:cluster';
 import { EventEmitter } from 'node:events';
 import { createInterface } from 'node:readline';
-import { duplexPair, PassThrough, type Duplex } from 'node:stream';
+import { Socket } from 'node:net';
+import { PassThrough } from 'node:stream';
 import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
 import type { WorkerUser } from '../../../lib/control/workers.js';
+import { socketPair } from '../../native/sockets.js';
 import type { ForkEvents, Forks } from '../../../lib/primary/workers/forks.js';
 
 /**
@@ -14,7 +16,8 @@ export class FakeProcess {
   readonly received: PrimaryMessage[] = [];
   readonly cluster: ClusterWorker;
   private readonly child = new EventEmitter();
-  private readonly channel: Duplex;
+  private readonly channel: Socket;
+  private readonly passages: readonly Socket[];
   private connected = true;
 
   constructor(
@@ -23,15 +26,15 @@ export class FakeProcess {
     readonly user: WorkerUser | null,
     isObedient: boolean,
   ) {
-    const [ours, theirs] = duplexPair();
-    this.channel = ours;
-    createInterface({ input: ours }).on('line', (line) => {
+    const [control, daemons, clients] = [connectedPair(), connectedPair(), connectedPair()];
+    this.channel = control.near;
+    this.passages = [daemons.near, clients.near];
+    createInterface({ input: this.channel }).on('line', (line) => {
       const message = JSON.parse(line) as PrimaryMessage;
       this.received.push(message);
       if (message.kind === 'configure' && isObedient) this.say({ kind: 'ready' });
     });
-    const passages = [new PassThrough(), new PassThrough()];
-    const stdio = [null, null, new PassThrough(), null, theirs, ...passages];
+    const stdio = [null, null, new PassThrough(), null, control.far, daemons.far, clients.far];
     this.cluster = Object.assign(new EventEmitter(), {
       process: Object.assign(this.child, { pid, stdio, kill: () => this.die('SIGKILL') }),
       disconnect: () => this.leave(),
@@ -51,6 +54,7 @@ export class FakeProcess {
   die(signal: string | null = null): boolean {
     setImmediate(() => {
       this.leave();
+      for (const socket of [this.channel, ...this.passages]) socket.destroy();
       this.child.emit('close', 0, signal);
     });
     return true;
@@ -61,6 +65,11 @@ export class FakeProcess {
     this.connected = false;
     setImmediate(() => this.events().onDisconnect(this.cluster));
   }
+}
+
+function connectedPair(): { readonly near: Socket; readonly far: Socket } {
+  const [near, far] = socketPair();
+  return { near: new Socket({ fd: near }), far: new Socket({ fd: far }) };
 }
 
 /** Forks that make fake processes, and count from pid 1. */

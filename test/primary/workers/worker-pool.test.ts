@@ -46,8 +46,9 @@ describe('primary/workers/worker-pool', () => {
       what: 'all workers to be ready',
     });
   };
+  // Any open descriptor can be passed.
   const hand = (id: number): number | undefined =>
-    pool.hand({ id } as ClientIntroduction, { fd: -1, close: () => undefined })?.pid;
+    pool.hand({ id } as ClientIntroduction, { fd: 2, close: () => undefined })?.pid;
 
   it('starts as many workers as it is asked for', async () => {
     await start(3);

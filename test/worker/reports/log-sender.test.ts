@@ -1,10 +1,10 @@
-import { Duplex } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect } from 'chai';
 import { ControlChannel } from '../../../lib/control/channel.js';
 import type { PrimaryMessage, WorkerMessage } from '../../../lib/control/messages.js';
 import type { AuditEntry } from '../../../lib/logging/audit-file.js';
 import type { LogRecord } from '../../../lib/logging/logger.js';
+import { TextStream } from '../../control/text-stream.js';
 import { LogSender } from '../../../lib/worker/reports/log-sender.js';
 
 const record = (message: string): LogRecord => ({
@@ -25,32 +25,20 @@ const entry = (client: number): AuditEntry => ({
 });
 
 describe('a worker’s log lines on their way to the primary', () => {
-  let taken: WorkerMessage[];
-  let release: () => void;
-  let stuck: boolean;
+  let stream: TextStream;
   let sender: LogSender;
+  const taken = (): WorkerMessage[] =>
+    stream.taken
+      .join('')
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as WorkerMessage);
 
   beforeEach(() => {
-    taken = [];
-    release = () => undefined;
-    stuck = false;
-    const pipe = new Duplex({
-      read: () => undefined,
-      write: (chunk: Buffer, _encoding, done) => {
-        const take = (): void => {
-          const lines = chunk.toString().trimEnd().split('\n');
-          taken.push(...lines.map((line) => JSON.parse(line) as WorkerMessage));
-          done();
-        };
-        if (stuck) release = take;
-        else take();
-      },
-    });
+    stream = new TextStream();
     const ignore = (): void => undefined;
-    sender = new LogSender(
-      new ControlChannel<WorkerMessage, PrimaryMessage>(pipe, ignore, ignore),
-      true,
-    );
+    const channel = new ControlChannel<WorkerMessage, PrimaryMessage>(stream, ignore, ignore);
+    sender = new LogSender(channel, true);
   });
 
   it('go one by one, audit entries of one turn together', async () => {
@@ -62,7 +50,7 @@ describe('a worker’s log lines on their way to the primary', () => {
     sender.record(entry(3));
     sender.flush();
     await nextTurn();
-    expect(taken).to.deep.equal([
+    expect(taken()).to.deep.equal([
       { kind: 'log', record: record('a') },
       { kind: 'log', record: record('b') },
       { kind: 'audit', entries: [entry(1), entry(2)] },
@@ -71,21 +59,20 @@ describe('a worker’s log lines on their way to the primary', () => {
   });
 
   it('are dropped and counted while the primary takes none', async () => {
-    stuck = true;
+    stream.stick();
     const long = 'x'.repeat(10_000);
     for (let count = 0; count < 1000; count++) sender.log(record(long));
     sender.record(entry(1));
     sender.flush();
     await nextTurn();
-    stuck = false;
-    release();
+    stream.release();
     await nextTurn();
-    const kept = taken.length;
+    const kept = taken().length;
     expect(kept).to.be.within(400, 450);
     sender.log(record('after'));
     await nextTurn();
-    expect(taken).to.have.lengthOf(kept + 2);
-    const [told, after] = taken.slice(-2);
+    expect(taken()).to.have.lengthOf(kept + 2);
+    const [told, after] = taken().slice(-2);
     expect(told).to.have.nested.property('record.level', 'error');
     expect(told).to.have.nested.property(
       'record.message',
