@@ -1,7 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { Logger } from '../logging/logger.js';
-import { socketOf, type SocketHandle } from '../transport/node-socket.js';
 
 /** What a path shows. */
 export interface Answer {
@@ -56,9 +55,9 @@ export class HttpServer {
     });
   }
 
-  /** Takes a connection that was accepted. */
-  connected(connection: SocketHandle): void {
-    const socket = socketOf(connection);
+  /** Takes an accepted connection, a descriptor that is its own from now on. */
+  connected(fd: number): void {
+    const socket = new Socket({ fd, allowHalfOpen: true });
     const [oldest] = this.connections;
     if (oldest !== undefined && this.connections.size >= maxConnections) {
       this.log.debug(`${maxConnections} connections for metrics are open: the oldest is closed`);

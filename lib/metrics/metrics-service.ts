@@ -1,5 +1,4 @@
 import type { Logger } from '../logging/logger.js';
-import type { SocketHandle } from '../transport/node-socket.js';
 import { BrieflyKept } from './briefly-kept.js';
 import { Exposition } from './exposition.js';
 import type { FactSource } from './facts.js';
@@ -41,9 +40,9 @@ export class MetricsService {
     );
   }
 
-  /** Takes a connection that the listener accepted. */
-  connected(connection: SocketHandle): void {
-    this.http.connected(connection);
+  /** Takes a connection that the listener accepted, a descriptor that is its own from now on. */
+  connected(fd: number): void {
+    this.http.connected(fd);
   }
 
   /** Follows what the workers do, or no longer. */

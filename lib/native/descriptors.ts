@@ -5,6 +5,9 @@ import { libcFunction } from './library.js';
 const fSetfd = 2;
 const fdCloexec = 1;
 const fDupfdCloexec = 1030;
+const fGetfl = 3;
+const fSetfl = 4;
+const oNonblock = 0o4000;
 const fAddSeals = 1033;
 const everySeal = 0x1 | 0x2 | 0x4 | 0x8; // F_SEAL_SEAL, SHRINK, GROW, WRITE
 const mfdCloexec = 0x1;
@@ -51,6 +54,17 @@ export function duplicateOnto(fd: number, target: number): void {
 export function setCloseOnExec(fd: number, on: boolean): void {
   if (fcntl(fd, fSetfd, 'int', on ? fdCloexec : 0) === -1) {
     throw systemError('fcntl(F_SETFD)', `descriptor ${fd}`);
+  }
+}
+
+/**
+ * Has calls fail with EAGAIN that would wait, in all processes that have what `fd` names.
+ * @throws {NativeError} EBADF
+ */
+export function setNonBlocking(fd: number): void {
+  const flags = fcntl(fd, fGetfl, 'int', 0);
+  if (flags === -1 || fcntl(fd, fSetfl, 'int', flags | oNonblock) === -1) {
+    throw systemError('fcntl(F_SETFL)', `descriptor ${fd}`);
   }
 }
 

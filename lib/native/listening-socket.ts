@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import { isIPv6 } from 'node:net';
+import { constants } from 'node:os';
 import { unixAddress } from './datagram.js';
 import { lastErrno, systemError } from './error.js';
 import { libcFunction } from './library.js';
@@ -13,6 +14,8 @@ const option = {
   reuseAddress: { level: 1, name: 2 },
   reusePort: { level: 1, name: 15 },
   ipv6Only: { level: 41, name: 26 },
+  keepAlive: { level: 1, name: 9 },
+  noDelay: { level: 6, name: 1 },
 } as const;
 type SocketOption = keyof typeof option;
 const pollIn = 1;
@@ -96,12 +99,22 @@ export function hasWaiting(fd: number): boolean {
 }
 
 /**
- * The next connection that waits on a listening socket that does not block. Null when none does, or
- * when it cannot be had now: whoever polls the socket learns why.
+ * The next connection that waits on a listening socket that does not block; null when none does.
+ * @throws {NativeError} EMFILE, ENFILE, ENOBUFS, ENOMEM: it still waits; ECONNABORTED and others
+ *   of accept(2): one has left while it waited
  */
 export function acceptNext(fd: number): number | null {
   const accepted = accept4(fd, null, null, ours);
-  return accepted < 0 ? null : accepted;
+  if (accepted >= 0) return accepted;
+  const errno = lastErrno();
+  if (errno === constants.errno.EAGAIN) return null;
+  throw systemError('accept4', `descriptor ${fd}`, errno);
+}
+
+/** Has a TCP connection send at once what is written, and probe a peer that is silent for long. */
+export function tuneConnection(fd: number): void {
+  setOption(fd, 'noDelay', true);
+  setOption(fd, 'keepAlive', true);
 }
 
 function open(

@@ -6,7 +6,8 @@ import { DescriptorReserve } from './clients/descriptor-reserve.js';
 import { localPeer } from './clients/local-peer.js';
 import type { Reception } from './clients/reception.js';
 import { ListenerSet } from './listeners/listener-set.js';
-import type { Connection, Listener, ListenerEvents } from './listeners/listener.js';
+import type { Connection } from './listeners/connection.js';
+import type { Listener, ListenerEvents } from './listeners/listener.js';
 
 /**
  * Where connections come in: accepts them while there are descriptors, and gives each to whom it is
@@ -78,7 +79,7 @@ export class Entrance implements ListenerEvents {
     if (role === 'admin') this.administratorConnected(connection);
     else if (role !== 'metrics') this.reception.onConnection(listener, connection);
     else if (this.metrics === null) connection.close();
-    else this.metrics.connected(connection);
+    else this.metrics.connected(connection.fd);
   }
 
   onAcceptError(listener: Listener, error: Error): void {

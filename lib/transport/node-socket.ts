@@ -1,13 +1,10 @@
-import { Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { duplicate } from '../native/descriptors.js';
 import { hasHungUp } from '../native/hang-up.js';
 import { closingPatience } from './byte-stream.js';
 
-/**
- * A connection as a handle of node's, before a Socket was made of it; so it can be handed to
- * another process.
- */
+/** A connection that nothing has been read from, so that it can be handed to another process. */
 export interface SocketHandle {
   readonly fd: number;
   close(): void;
@@ -21,12 +18,6 @@ export function handleOf(socket: Socket): SocketHandle {
 /** Whether the other end of a socket will send no more. */
 export function isLeft(socket: Socket): boolean {
   return socket.destroyed || hasHungUp(handleOf(socket).fd);
-}
-
-/** Makes node's own Socket of an accepted connection, as its servers do. */
-export function socketOf(handle: SocketHandle): Socket {
-  // Node's types do not name `handle`.
-  return new Socket({ handle, allowHalfOpen: true } as never);
 }
 
 /**

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { expect } from 'chai';
@@ -20,6 +21,11 @@ const firstUse = 4;
 
 /** Seconds in which the service is looked at when nothing more can be done. */
 const watched = 2;
+
+/** Lowers or raises how many descriptors a running process may have. */
+function limitOpenFiles(pid: number, limit: number): void {
+  execFileSync('prlimit', [`--pid=${pid}`, `--nofile=${limit}:${openFiles}`]);
+}
 
 describe('a service without descriptors', function () {
   this.timeout(120_000);
@@ -103,6 +109,21 @@ describe('a service without descriptors', function () {
     expect(service.logged(/too few descriptors/)).to.have.length.below(20);
     expect(service.logged(/: error : /)).to.deep.equal([]);
     expect(service.logged(/worker \d+ died/)).to.deep.equal([]);
+  });
+
+  it('lets clients wait while it can accept none, and says so', async () => {
+    limitOpenFiles(service.pid, 3);
+    const client = await RawClient.connect(service.proxy.socket);
+    clients.push(client);
+    const opened = client.openUri('qemu:///system');
+    await service.says(/cannot accept on .*libvirt-sock: accept4 failed .*EMFILE/);
+    const cpu = cpuSeconds(pids());
+    await pause(watched * 1000);
+    expect(cpuSeconds(pids()) - cpu, 'seconds of CPU').to.be.below(watched / 2);
+    expect(service.logged(/cannot accept on/)).to.have.length.within(1, 2 * watched);
+    limitOpenFiles(service.pid, openFiles);
+    await opened;
+    expect((await client.call(stressCall.echo, encodeInt(1))).status).to.equal(status.ok);
   });
 
   it('tells a client whose daemon cannot be connected to why', async () => {

@@ -51,7 +51,7 @@ describe('HTTP server for metrics', () => {
     listener.accept({
       onConnection: (_, connection) => {
         accepted++;
-        http.connected(connection);
+        http.connected(connection.fd);
       },
       onAcceptError: (_, error) => {
         throw error;

@@ -6,7 +6,7 @@ import {
   type ProvenIdentity,
 } from '../../control/messages.js';
 import { transportTraits } from '../../control/transports.js';
-import type { Connection } from '../listeners/listener.js';
+import type { Connection } from '../listeners/connection.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
 import { originOf } from './origin.js';
 

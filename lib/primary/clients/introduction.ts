@@ -1,6 +1,8 @@
 import type { ClientIntroduction } from '../../control/messages.js';
 import { transportTraits } from '../../control/transports.js';
-import type { Connection, HandleAddress, ListenerSettings } from '../listeners/listener.js';
+import type { InternetAddress } from '../../native/socket-address.js';
+import type { Connection } from '../listeners/connection.js';
+import type { ListenerSettings } from '../listeners/listener.js';
 import { localPeer } from './local-peer.js';
 
 /** What is known of who has just connected. Throws when it has left already. */
@@ -17,13 +19,9 @@ export function introductionOf(
     auth,
     readOnly,
     local: isLocal ? localPeer(connection.fd) : null,
-    remoteAddress: isLocal ? null : saslAddress((its) => connection.getpeername?.(its)),
-    localAddress: isLocal ? null : saslAddress((its) => connection.getsockname?.(its)),
+    remoteAddress: isLocal ? null : saslAddress(connection.remoteAddress()),
+    localAddress: isLocal ? null : saslAddress(connection.localAddress()),
   };
 }
 
-function saslAddress(ask: (address: HandleAddress) => number | undefined): string {
-  const its: HandleAddress = {};
-  if (ask(its) !== 0) throw new Error('it has no address any more');
-  return `${its.address};${its.port}`;
-}
+const saslAddress = ({ address, port }: InternetAddress): string => `${address};${port}`;

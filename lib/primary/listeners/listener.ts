@@ -1,7 +1,8 @@
 import { closeSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
 import type { AuthMethod, Transport } from '../../control/messages.js';
-import { duplicate } from '../../native/descriptors.js';
+import { setNonBlocking } from '../../native/descriptors.js';
+import { readable } from '../../native/epoll.js';
+import { NativeError } from '../../native/error.js';
 import {
   acceptNext,
   allowOthers,
@@ -9,8 +10,10 @@ import {
   listenOnAddress,
   listenOnPath,
   setBacklog,
+  tuneConnection,
 } from '../../native/listening-socket.js';
-import type { SocketHandle } from '../../transport/node-socket.js';
+import { poller, type Polled } from '../../transport/poller.js';
+import { AcceptedConnection, type Connection } from './connection.js';
 import { cannotListen } from './listen-error.js';
 import { applyModeAndOwner, removeStale, SocketFile, type SocketFilePlan } from './socket-file.js';
 
@@ -38,38 +41,17 @@ export interface ListenerSettings {
 /** Turns of the event loop in which those who wait for a listener that goes are accepted. */
 const lastTurns = 100;
 
-/** An address as node's handles give it. */
-export interface HandleAddress {
-  address?: string;
-  port?: number;
-}
-
-/**
- * An accepted connection that nothing has been read from. The methods besides `close` are those of
- * TCP.
- */
-export interface Connection extends SocketHandle {
-  /** Both fill in the address and return 0, or an error. */
-  getpeername?(address: HandleAddress): number;
-  getsockname?(address: HandleAddress): number;
-  setNoDelay?(on: boolean): void;
-  setKeepAlive?(on: boolean, delay: number): void;
-}
-
-type ServerHandle = { onconnection: (status: number, connection: Connection) => void };
-
-/**
- * Node's types do not name the class of a connection's handle. Of a TCP or UNIX socket that is no
- * server the type is 0.
- */
-interface OpenableConnection extends Connection {
-  readonly constructor: new (type: 0) => OpenableConnection;
-  /** Takes the descriptor over and returns 0, or an error. */
-  open(fd: number): number;
-}
-
 /** Connections that one socket is asked for before others have their turn. */
 const batch = 64;
+
+/** What accept(2) fails with for a connection that has ended while it waited. */
+const leftErrors: ReadonlySet<string> = new Set([
+  ...['ECONNABORTED', 'EINTR', 'EPERM', 'EPROTO', 'ENETDOWN', 'ENOPROTOOPT', 'EHOSTDOWN'],
+  ...['ENONET', 'EHOSTUNREACH', 'EOPNOTSUPP', 'ENETUNREACH'],
+]);
+
+/** Milliseconds for which nothing is accepted after any other error. */
+const errorPause = 1000;
 
 /** Who is told of what a listener accepts. */
 export interface ListenerEvents {
@@ -89,8 +71,11 @@ export interface InheritedListener {
  * One listening socket. It holds the kernel's socket by a descriptor of its own, so that accepting
  * can stop and go on, or pass to another process, without losing a connection that waits.
  */
-export class Listener {
-  private server: Server | null = null;
+export class Listener implements Polled {
+  /** Who is told, while it accepts. */
+  private events: ListenerEvents | null = null;
+  /** Until accepting goes on after an error. */
+  private retry: NodeJS.Timeout | null = null;
 
   private constructor(
     public settings: ListenerSettings,
@@ -145,6 +130,8 @@ export class Listener {
    * is shared.
    */
   static inherited(settings: ListenerSettings, fd: number, path: string | null): Listener {
+    // A service manager's sockets wait for whoever accepts.
+    setNonBlocking(fd);
     return new Listener(settings, fd, path === null ? null : SocketFile.at(path));
   }
 
@@ -153,52 +140,45 @@ export class Listener {
    * worker.
    */
   accept(events: ListenerEvents): void {
-    if (this.server !== null) return;
-    const server = createServer();
-    server.on('error', (error) => events.onAcceptError(this, error));
-    server.listen({ fd: duplicate(this.fd) });
-    // Node would make a Socket of each connection, which costs more than all that is done here for
-    // one.
-    const { _handle: handle } = server as unknown as { readonly _handle: ServerHandle };
-    const failed = handle.onconnection.bind(handle);
-    handle.onconnection = (status, connection) => {
-      if (status !== 0) {
-        failed(status, connection);
-        return;
-      }
-      this.accepted(connection, events);
-      this.acceptMore(server, connection as OpenableConnection, events);
-    };
-    // Node listens with a backlog of its own on a socket it was given.
+    if (this.events !== null) return;
+    this.events = events;
+    // What it was opened with may have been meant for others, or for another max_queued_clients.
     setBacklog(this.fd, this.settings.backlog);
-    this.server = server;
+    poller().watch(this.fd, this, 0, readable);
   }
 
-  private accepted(connection: Connection, events: ListenerEvents): void {
-    // They are the socket's own and go with it to the worker.
-    connection.setNoDelay?.(true);
-    connection.setKeepAlive?.(true, 0);
-    events.onConnection(this, connection);
-  }
-
-  /**
-   * Node accepts one connection in a turn of its event loop. When strangers come faster than that,
-   * all others would wait behind them in the kernel's queue.
-   */
-  private acceptMore(server: Server, first: OpenableConnection, events: ListenerEvents): void {
-    for (let count = 1; count < batch && this.server === server; count++) {
-      const fd = acceptNext(this.fd);
+  /** For the poller only. */
+  ready(): void {
+    for (let count = 0; count < batch && this.events !== null; count++) {
+      const { events } = this;
+      const fd = this.next(events);
       if (fd === null) return;
-      const connection = new first.constructor(0);
-      if (connection.open(fd) === 0) this.accepted(connection, events);
-      else closeSync(fd);
+      if (fd !== 'left') events.onConnection(this, new AcceptedConnection(fd));
+    }
+  }
+
+  /** The next connection; `left` for one that is gone already, null when none can be had. */
+  private next(events: ListenerEvents): number | 'left' | null {
+    try {
+      const fd = acceptNext(this.fd);
+      if (fd !== null && this.settings.transport !== 'unix') tuneConnection(fd);
+      return fd;
+    } catch (error) {
+      if (!(error instanceof NativeError)) throw error;
+      if (leftErrors.has(error.code)) return 'left';
+      events.onAcceptError(this, error);
+      this.pause();
+      this.retry = setTimeout(() => this.accept(events), errorPause);
+      return null;
     }
   }
 
   /** Stops accepting; what waits in the kernel's queue stays there. */
   pause(): void {
-    this.server?.close();
-    this.server = null;
+    if (this.events !== null) poller().watch(this.fd, this, readable, 0);
+    this.events = null;
+    if (this.retry !== null) clearTimeout(this.retry);
+    this.retry = null;
   }
 
   /** Takes the socket's file out of sight, so that nobody new connects; `show` brings it back. */
@@ -224,7 +204,7 @@ export class Listener {
   retire(): void {
     this.file?.remove();
     const closeWhenEmpty = (turns: number): void => {
-      if (this.server === null || turns === 0 || !this.isWaitedFor) this.close();
+      if (this.events === null || turns === 0 || !this.isWaitedFor) this.close();
       else setImmediate(closeWhenEmpty, turns - 1);
     };
     closeWhenEmpty(lastTurns);

@@ -1,6 +1,6 @@
 import { basename } from 'node:path';
 import type { ConfSettings } from '../../config/keys.js';
-import { type BoundAddress, boundAddress, isListening } from '../../native/bound-address.js';
+import { type BoundAddress, boundAddress, isListening } from '../../native/socket-address.js';
 import { setCloseOnExec } from '../../native/descriptors.js';
 import { servicePort } from '../../native/services.js';
 import { addressName } from './listener-plan.js';

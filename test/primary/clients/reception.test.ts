@@ -3,7 +3,8 @@ import { expect } from 'chai';
 import type { PrimaryMessage } from '../../../lib/control/messages.js';
 import type { ClientLimits } from '../../../lib/primary/clients/client-limits.js';
 import { Reception } from '../../../lib/primary/clients/reception.js';
-import type { Connection, Listener } from '../../../lib/primary/listeners/listener.js';
+import type { Connection } from '../../../lib/primary/listeners/connection.js';
+import type { Listener } from '../../../lib/primary/listeners/listener.js';
 import type { WorkerProcess } from '../../../lib/primary/workers/worker-process.js';
 import { headerLength } from '../../../lib/rpc/frame.js';
 import { socketPair } from '../../native/sockets.js';
@@ -80,18 +81,15 @@ describe('primary/clients/reception', () => {
     const [theirs, ours] = socketPair();
     open.add(theirs).add(ours);
     const id = ++lastId;
-    const fill = (its: { address?: string; port?: number }): number => {
-      Object.assign(its, { address, port: 4711 });
-      return 0;
-    };
+    const its = { family: 'ipv4', address, port: 4711 } as const;
     const connection: Connection = {
       fd: ours,
       close: () => {
         closed.add(id);
         if (open.delete(ours)) closeSync(ours);
       },
-      getpeername: fill,
-      getsockname: fill,
+      remoteAddress: () => its,
+      localAddress: () => its,
     };
     reception.onConnection(listener(auth), connection);
     return [theirs, id];

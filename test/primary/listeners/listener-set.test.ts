@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { ListenError } from '../../../lib/primary/listeners/listen-error.js';
-import type { Connection } from '../../../lib/primary/listeners/listener.js';
+import type { Connection } from '../../../lib/primary/listeners/connection.js';
 import type { PlannedListener } from '../../../lib/primary/listeners/listener-plan.js';
 import { ListenerSet } from '../../../lib/primary/listeners/listener-set.js';
 import { until } from '../../peers/waiting.js';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import { boundAddress } from '../../../lib/native/bound-address.js';
+import { boundAddress } from '../../../lib/native/socket-address.js';
 import { listenOnAddress, listenOnPath } from '../../../lib/native/listening-socket.js';
 import type { InheritedSocket } from '../../../lib/primary/listeners/socket-activation.js';
 import { boundDatagramSocket, socketPair } from '../../native/sockets.js';
@@ -217,7 +217,7 @@ describe('primary/socket-activation', () => {
   });
 });
 
-describe('native/bound-address', () => {
+describe('native/socket-address', () => {
   it('reads the address of every kind of socket', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'bound-'));
     const path = join(directory, `s${'x'.repeat(100 - directory.length)}`);
