@@ -48,11 +48,19 @@ function readProcFile(path: string): string {
   }
 }
 
+/** Digits of 2 ** 64, and what follows. */
+const longestNumber = 21;
+
 /** Field 22 of the text of a /proc/PID/stat; null when it has fewer fields. */
 export function parseStartTime(stat: string): bigint | null {
   // Field 2, the command in parentheses, may itself hold spaces and parentheses: count from its
   // end.
-  const afterCommand = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const field = afterCommand[22 - 3];
-  return field !== undefined && /^\d+$/.test(field) ? BigInt(field) : null;
+  let start = stat.lastIndexOf(')') + 2;
+  for (let field = 3; field < 22; field++) {
+    const space = stat.indexOf(' ', start);
+    if (space < 0) return null;
+    start = space + 1;
+  }
+  const [field] = /^\d+(?!\S)/.exec(stat.slice(start, start + longestNumber)) ?? [];
+  return field === undefined ? null : BigInt(field);
 }
