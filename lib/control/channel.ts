@@ -58,10 +58,7 @@ export class ControlChannel<Sent, Received> implements StreamListener {
   /** Closes at once, without telling anybody. */
   close(): void {
     this.isClosed = true;
-    if (this.turnEnd !== null) clearImmediate(this.turnEnd);
-    this.turnEnd = null;
-    this.waiting = '';
-    this.waitingBytes = 0;
+    this.takeWaiting();
     this.stream.destroy();
     this.drained();
   }
@@ -92,13 +89,17 @@ export class ControlChannel<Sent, Received> implements StreamListener {
   }
 
   private write(): void {
+    const lines = this.takeWaiting();
+    if (lines !== '') this.stream.write(Buffer.from(lines));
+  }
+
+  private takeWaiting(): string {
     if (this.turnEnd !== null) clearImmediate(this.turnEnd);
     this.turnEnd = null;
-    if (this.waiting === '') return;
-    const lines = Buffer.from(this.waiting);
+    const lines = this.waiting;
     this.waiting = '';
     this.waitingBytes = 0;
-    this.stream.write(lines);
+    return lines;
   }
 
   private textUpTo(buffer: Buffer, end: number): string {

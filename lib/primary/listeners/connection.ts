@@ -1,5 +1,10 @@
 import { closeSync } from 'node:fs';
-import { boundAddress, peerAddress, type InternetAddress } from '../../native/socket-address.js';
+import {
+  boundAddress,
+  peerAddress,
+  type BoundAddress,
+  type InternetAddress,
+} from '../../native/socket-address.js';
 import type { SocketHandle } from '../../transport/node-socket.js';
 
 /** An accepted connection that nothing has been read from. */
@@ -29,12 +34,11 @@ export class AcceptedConnection implements Connection {
   }
 
   localAddress(): InternetAddress {
-    const address = boundAddress(this.descriptor);
-    return ofTcp(address?.family === 'unix' ? null : address);
+    return ofTcp(boundAddress(this.descriptor));
   }
 }
 
-function ofTcp(address: InternetAddress | null): InternetAddress {
-  if (address === null) throw new Error('it is no TCP connection');
+function ofTcp(address: BoundAddress | null): InternetAddress {
+  if (address === null || address.family === 'unix') throw new Error('it is no TCP connection');
   return address;
 }

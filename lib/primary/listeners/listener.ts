@@ -141,10 +141,10 @@ export class Listener implements Polled {
    */
   accept(events: ListenerEvents): void {
     if (this.events !== null) return;
-    this.events = events;
     // What it was opened with may have been meant for others, or for another max_queued_clients.
     setBacklog(this.fd, this.settings.backlog);
     poller().watch(this.fd, this, 0, readable);
+    this.events = events;
   }
 
   /** For the poller only. */

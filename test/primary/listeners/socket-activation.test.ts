@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
-import { createConnection, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -214,41 +213,5 @@ describe('primary/socket-activation', () => {
         expect(error).to.include(`LISTEN_FDS, is '${count}'`);
       }
     });
-  });
-});
-
-describe('native/socket-address', () => {
-  it('reads the address of every kind of socket', async () => {
-    const directory = mkdtempSync(join(tmpdir(), 'bound-'));
-    const path = join(directory, `s${'x'.repeat(100 - directory.length)}`);
-    const fds = [
-      listenOnPath(path, 1),
-      boundDatagramSocket(`@virtproxyd-bound-${process.pid}`),
-      ...socketPair(),
-      listenOnAddress('127.0.0.1', 0, 1),
-      listenOnAddress('::', 0, 1),
-    ];
-    let client: Socket | null = null;
-    try {
-      const addresses = fds.map((fd) => boundAddress(fd));
-      expect(addresses.slice(0, 4)).to.deep.equal([
-        { family: 'unix', path },
-        { family: 'unix', path: `@virtproxyd-bound-${process.pid}` },
-        { family: 'unix', path: '' },
-        { family: 'unix', path: '' },
-      ]);
-      expect(addresses[4]).to.include({ family: 'ipv4', address: '127.0.0.1' });
-      expect(addresses[5]).to.include({ family: 'ipv6', address: '::' });
-      // The port is the one that others reach.
-      const { port } = addresses[4] as { port: number };
-      client = createConnection({ host: '127.0.0.1', port });
-      await new Promise((resolve, reject) => {
-        client?.once('connect', resolve).once('error', reject);
-      });
-    } finally {
-      client?.destroy();
-      for (const fd of fds) closeSync(fd);
-      rmSync(directory, { recursive: true });
-    }
   });
 });
