@@ -71,8 +71,15 @@ export const CLUSTER_KEYS = {
       parse: workerCount,
       help:
         'The fewest worker processes, with which the daemon begins. More come while those there ' +
-        'are busy or have many clients, and go after a minute of quiet. The same as workers: there ' +
-        'are always as many.',
+        'are busy or have many clients. The same as workers: there are always as many.',
+    },
+    worker_idle_timeout: {
+      type: 'seconds',
+      default: '60',
+      parse: seconds(1),
+      help:
+        'How long one worker fewer must have been enough, without a break, before one takes no ' +
+        'more clients and ends with its last one.',
     },
     worker_user: {
       type: 'user',

@@ -68,7 +68,8 @@ export class PrimaryParts {
     logging.onChange = (settings) => pool.setLogging(settings);
     const maxMemory = (): number => this.configuration.cluster.max_worker_memory;
     this.watch = new WorkerWatch(pool, maxMemory, log.for('daemon.pool'));
-    const scaling = new WorkerScaling(pool, log.for('daemon.pool'));
+    const patience = (): number => this.configuration.cluster.worker_idle_timeout;
+    const scaling = new WorkerScaling(pool, patience, log.for('daemon.pool'));
     const reception = new Reception(
       clientLimits(configuration),
       (introduction, handle) => {

@@ -19,6 +19,7 @@ describe('virtproxyd-cluster.ini', () => {
       cluster: {
         workers: Math.min(availableParallelism(), 4),
         min_workers: 1,
+        worker_idle_timeout: 60,
         worker_user: null,
         drain_timeout: 0,
         stop_timeout: 5,
@@ -86,6 +87,7 @@ worker_user = virtproxyd
       cluster: {
         workers: 3,
         min_workers: 1,
+        worker_idle_timeout: 60,
         worker_user: 'virtproxyd',
         drain_timeout: 2.5,
         stop_timeout: 1,

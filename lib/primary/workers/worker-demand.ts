@@ -15,9 +15,6 @@ const manyClients = 16;
 /** As many as the others may then have if one fewer is to do. */
 const fewClients = 8;
 
-/** Seconds without a break in which one fewer would have done, before it is let go of. */
-const patience = 60;
-
 /** What one worker does. */
 export interface Occupation {
   /** The share of the last second or so in which its event loop was busy: 0 to 1. */
@@ -37,18 +34,20 @@ export interface Situation {
   readonly quietSince: number | null;
   /** Seconds of any steady clock, `quietSince` as well. */
   readonly now: number;
+  /** Seconds without a break in which one fewer would have done, before it is let go of. */
+  readonly patience: number;
 }
 
 export type Demand = Pick<Situation, 'wanted' | 'quietSince'>;
 
 /**
  * How many workers there should be: one more at once where those there are are busy or have many
- * clients, one fewer after a minute of quiet. Between the two lies a factor of two, so that what
+ * clients, one fewer after some time of quiet. Between the two lies a factor of two, so that what
  * adds a worker does not take it away again. Nothing changes while some are still to come, and none
  * is let go of while another drains, or those with clients that stay would become more and more.
  */
 export function demandOf(situation: Situation): Demand {
-  const { ready, wanted, bounds, isDraining, now } = situation;
+  const { ready, wanted, bounds, isDraining, now, patience } = situation;
   if (ready.length !== wanted) return { wanted, quietSince: null };
   if (wanted < bounds.maxWorkers && areTooFew(ready)) {
     return { wanted: wanted + 1, quietSince: null };

@@ -13,6 +13,8 @@ export class WorkerScaling {
 
   constructor(
     private readonly pool: WorkerPool,
+    /** Seconds of quiet before a worker is let go of. */
+    private readonly patience: () => number,
     private readonly log: Logger,
   ) {
     this.reviews = setInterval(() => this.review(), reviewInterval);
@@ -30,7 +32,8 @@ export class WorkerScaling {
     if (bounds.minWorkers === bounds.maxWorkers) return;
     const now = performance.now() / 1000;
     const { quietSince } = this;
-    const demand = demandOf({ ready, wanted, bounds, isDraining, quietSince, now });
+    const patience = this.patience();
+    const demand = demandOf({ ready, wanted, bounds, isDraining, quietSince, now, patience });
     this.quietSince = demand.quietSince;
     if (demand.wanted === wanted) return;
     const { utilisation, clients } = totalOf(ready);

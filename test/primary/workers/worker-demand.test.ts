@@ -34,7 +34,7 @@ describe('primary/workers/worker-demand', () => {
     ['begins to wait when it is quiet', { ready: at(20, 9) }, { wanted: 2, quietSince: now }],
     ['waits on', { ready: at(0, 0), quietSince: now - 59 }, { wanted: 2, quietSince: now - 59 }],
     [
-      'takes one after a minute',
+      'takes one when it has waited',
       { ready: at(0, 0), quietSince: now - 60 },
       { wanted: 1, quietSince: null },
     ],
@@ -94,6 +94,7 @@ describe('primary/workers/worker-demand', () => {
         isDraining: false,
         quietSince: null,
         now,
+        patience: 60,
         ...its,
       };
       expect(demandOf(situation)).to.deep.equal(demand);
@@ -103,7 +104,7 @@ describe('primary/workers/worker-demand', () => {
   it('does not take away what the same load has added', () => {
     for (const count of [1, 2, 3, 8]) {
       const bounds = { minWorkers: 1, maxWorkers: 16 };
-      const calm = { bounds, isDraining: false, quietSince: null, now };
+      const calm = { bounds, isDraining: false, quietSince: null, now, patience: 60 };
       const busy = at(...new Array<number>(count).fill(61));
       expect(demandOf({ ...calm, ready: busy, wanted: count }).wanted).to.equal(count + 1);
       const spread = at(...new Array<number>(count + 1).fill((61 * count) / (count + 1)));

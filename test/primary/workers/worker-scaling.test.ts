@@ -10,6 +10,7 @@ describe('primary/workers/worker-scaling', () => {
   let bounds: WorkerBounds;
   let ready: Occupation[];
   let wanted: number;
+  let patience: number;
   let intervals: FakeIntervals;
   let lines: string[];
   let scaling: WorkerScaling;
@@ -18,6 +19,7 @@ describe('primary/workers/worker-scaling', () => {
     bounds = { minWorkers: 1, maxWorkers: 2 };
     ready = [{ utilisation: 0.9, clients: 3 }];
     wanted = 1;
+    patience = 60;
     intervals = new FakeIntervals();
     const recorded = recordedLog();
     lines = recorded.lines;
@@ -34,7 +36,7 @@ describe('primary/workers/worker-scaling', () => {
       isDraining: false,
       want: (count: number) => (wanted = count),
     } as unknown as WorkerPool;
-    scaling = new WorkerScaling(pool, recorded.log);
+    scaling = new WorkerScaling(pool, () => patience, recorded.log);
   });
   afterEach(() => {
     scaling.stop();
@@ -61,6 +63,16 @@ describe('primary/workers/worker-scaling', () => {
     bounds = { minWorkers: 1, maxWorkers: 1 };
     intervals.pass(5000);
     expect([wanted, lines]).to.deep.equal([1, []]);
+  });
+
+  it('lets go of one that was quiet for as long as the configuration in force says', () => {
+    [ready, wanted] = [[0, 0].map((utilisation) => ({ utilisation, clients: 1 })), 2];
+    intervals.pass(1000);
+    expect(wanted).to.equal(2);
+    // Real time hardly passes here.
+    patience = 0;
+    intervals.pass(1000);
+    expect(wanted).to.equal(1);
   });
 
   it('changes nothing any more once it is stopped', () => {
