@@ -48,8 +48,10 @@ describe(`the .deb on a booted host${obstacle === null ? '' : ` (${obstacle})`}`
   before(async function () {
     if (obstacle !== null) this.skip();
     directory = await freshDirectory();
-    const [deb = ''] = await buildPackages(directory, ['deb']);
-    const [newer = ''] = await buildPackages(directory, ['deb'], { as: nextVersion });
+    const [[deb = ''], [newer = '']] = await Promise.all([
+      buildPackages(directory, ['deb']),
+      buildPackages(directory, ['deb'], { as: nextVersion }),
+    ]);
     first = `/root/${basename(deb)}`;
     second = `/root/${basename(newer)}`;
     host = await BootedHost.boot({
