@@ -3,6 +3,7 @@ import { closeDescriptors } from '../../native/descriptors.js';
 import { NativeError } from '../../native/error.js';
 import { connectToPath } from '../../native/unix-connection.js';
 import type { NumberedDescriptor } from '../../transport/numbered-descriptors.js';
+import { Passage, type PassageSource } from '../workers/passage.js';
 import type { WorkerProcess } from '../workers/worker-process.js';
 
 /** A socket that a worker may have. */
@@ -17,9 +18,6 @@ export interface Errand {
  */
 const atOnce = 32;
 
-/** Milliseconds between attempts to pass what a worker does not take. */
-const retryInterval = 5;
-
 /**
  * The most errands that may wait. A worker takes sockets as fast as they come and asks for a few at
  * a time for each client, so that one that lets more come together is out of order.
@@ -31,45 +29,53 @@ const mostWaiting = 100_000;
  * at once or not at all, so that a daemon that hangs holds up nobody. No more is opened while the
  * worker has not taken what was.
  */
-export class Errands {
+export class Errands implements PassageSource {
   private waiting: Errand[] = [];
   /** Connected, and not passed yet. */
   private connected: NumberedDescriptor[] = [];
-  private soon: NodeJS.Immediate | null = null;
-  private retry: NodeJS.Timeout | null = null;
+  private readonly passage: Passage;
 
   constructor(
     private readonly worker: Pick<WorkerProcess, 'pid' | 'pass' | 'send' | 'kill'>,
     private readonly log: Logger,
-  ) {}
+  ) {
+    this.passage = new Passage((descriptors) => worker.pass(descriptors), this);
+  }
 
   /** What is added in one turn of the event loop is done at its end. */
   add(errand: Errand): void {
     if (this.waiting.length >= mostWaiting) {
       const { pid } = this.worker;
       this.log.error(`worker ${pid} asks for daemons' sockets and takes none: killing it`);
-      this.end();
-      this.worker.kill();
+      this.onBroken();
       return;
     }
     this.waiting.push(errand);
-    if (this.retry === null) this.soon ??= setImmediate(() => this.advance());
+    this.passage.wake();
   }
 
   /** The worker is gone. */
   end(): void {
-    if (this.soon !== null) clearImmediate(this.soon);
-    if (this.retry !== null) clearTimeout(this.retry);
-    this.soon = this.retry = null;
+    this.passage.end();
     this.waiting = [];
-    closeDescriptors(this.connected.splice(0).map(({ descriptor }) => descriptor));
+    this.closeConnected();
   }
 
-  private advance(): void {
-    this.soon = this.retry = null;
+  next(): readonly NumberedDescriptor[] {
     if (this.connected.length === 0) this.connectSome();
-    if (!this.passConnected()) this.retry = setTimeout(() => this.advance(), retryInterval);
-    else if (this.waiting.length > 0) this.soon = setImmediate(() => this.advance());
+    // Where none could be connected the others have the next turn.
+    if (this.connected.length === 0 && this.waiting.length > 0) this.passage.wake();
+    return this.connected;
+  }
+
+  onPassed(): void {
+    this.closeConnected();
+    if (this.waiting.length > 0) this.passage.wake();
+  }
+
+  onBroken(): void {
+    this.end();
+    this.worker.kill();
   }
 
   private connectSome(): void {
@@ -83,18 +89,7 @@ export class Errands {
     }
   }
 
-  /** False when the worker has to take earlier ones first. */
-  private passConnected(): boolean {
-    if (this.connected.length === 0) return true;
-    try {
-      if (!this.worker.pass(this.connected)) return false;
-      closeDescriptors(this.connected.splice(0).map(({ descriptor }) => descriptor));
-    } catch (error) {
-      if (!(error instanceof NativeError)) throw error;
-      // It is gone, or as good as.
-      this.end();
-      this.worker.kill();
-    }
-    return true;
+  private closeConnected(): void {
+    closeDescriptors(this.connected.splice(0).map(({ descriptor }) => descriptor));
   }
 }

@@ -1,11 +1,8 @@
 import type { Socket } from 'node:net';
 import type { ClientIntroduction } from '../../control/messages.js';
-import { NativeError } from '../../native/error.js';
 import type { SocketHandle } from '../../transport/node-socket.js';
-import { sendNumbered } from '../../transport/numbered-descriptors.js';
-
-/** Milliseconds between attempts to pass what a worker does not take. */
-const retryInterval = 5;
+import { sendNumbered, type NumberedDescriptor } from '../../transport/numbered-descriptors.js';
+import { Passage, type PassageSource } from './passage.js';
 
 /**
  * How many clients may be on their way to a worker. When thousands come at the same time it takes
@@ -23,88 +20,72 @@ interface Passing {
  * Clients' sockets on their way to one worker, with the clients' ids as their numbers. Those of one
  * turn of the event loop leave together at its end.
  */
-export class ClientPassage {
+export class ClientPassage implements PassageSource {
   private waiting: Passing[] = [];
+  /** Those whose turn it is. */
+  private leaving: Passing[] = [];
   /** Ids of those that were passed and that the worker has not said that it has. */
   private readonly underWay = new Set<number>();
-  private soon: NodeJS.Immediate | null = null;
-  private retry: NodeJS.Timeout | null = null;
+  private readonly passage: Passage;
 
   /**
-   * `introduce` tells the worker whose socket comes; `broken` is called when it can have none any
+   * `introduce` tells the worker whose socket comes; `onBroken` is called when it can have none any
    * more.
    */
   constructor(
-    private readonly socket: Socket,
+    socket: Socket,
     private readonly introduce: (introduction: ClientIntroduction) => void,
-    private readonly broken: () => void,
-  ) {}
+    readonly onBroken: () => void,
+  ) {
+    this.passage = new Passage((descriptors) => sendNumbered(socket, descriptors), this);
+  }
 
   /** Clients that the worker has not said that it has. */
   get size(): number {
-    return this.waiting.length + this.underWay.size;
+    return this.waiting.length + this.leaving.length + this.underWay.size;
   }
 
   /** Our copy stays open. One that is closed before its turn is not passed. */
   add(introduction: ClientIntroduction, handle: SocketHandle): void {
     this.waiting.push({ introduction, handle });
-    this.goOn();
+    if (this.room > 0) this.passage.wake();
   }
 
   /** The worker says that it has one of them. */
   onTaken(id: number): void {
-    if (this.underWay.delete(id)) this.goOn();
+    if (this.underWay.delete(id) && this.waiting.length > 0) this.passage.wake();
   }
 
   /** The worker is gone. */
   end(): void {
-    if (this.soon !== null) clearImmediate(this.soon);
-    if (this.retry !== null) clearTimeout(this.retry);
-    this.soon = this.retry = null;
+    this.passage.end();
     this.waiting = [];
+    this.leaving = [];
   }
 
-  private goOn(): void {
-    if (this.retry !== null || this.waiting.length === 0) return;
-    if (this.underWay.size >= mostUnderWay) return;
-    this.soon ??= setImmediate(() => this.send());
+  next(): readonly NumberedDescriptor[] {
+    // The number of a closed handle is -1, and what it had been may be another's by now.
+    this.leaving = this.leaving.filter(({ handle }) => handle.fd >= 0);
+    while (this.leaving.length < this.room) {
+      const passing = this.waiting.shift();
+      if (passing === undefined) break;
+      if (passing.handle.fd >= 0) this.leaving.push(passing);
+    }
+    return this.leaving.map(({ introduction, handle }) => ({
+      number: introduction.id,
+      descriptor: handle.fd,
+    }));
   }
 
-  private send(): void {
-    this.soon = this.retry = null;
-    const room = mostUnderWay - this.underWay.size;
-    const next: Passing[] = [];
-    let looked = 0;
-    for (const passing of this.waiting) {
-      if (next.length === room) break;
-      looked++;
-      // The number of a closed handle is -1, and what it had been may be another's by now.
-      if (passing.handle.fd >= 0) next.push(passing);
-    }
-    if (!this.pass(next)) {
-      this.retry = setTimeout(() => this.send(), retryInterval);
-      return;
-    }
-    this.waiting.splice(0, looked);
-    for (const { introduction } of next) {
+  onPassed(): void {
+    for (const { introduction } of this.leaving.splice(0)) {
       this.underWay.add(introduction.id);
       this.introduce(introduction);
     }
   }
 
-  /** False when the worker has to take earlier ones first. */
-  private pass(passings: readonly Passing[]): boolean {
-    if (passings.length === 0) return true;
-    const sockets = passings.map(({ introduction, handle }) => ({
-      number: introduction.id,
-      descriptor: handle.fd,
-    }));
-    try {
-      return sendNumbered(this.socket, sockets);
-    } catch (error) {
-      if (!(error instanceof NativeError)) throw error;
-      this.broken();
-      return true;
-    }
+  /** How many more may be on their way. */
+  private get room(): number {
+    return mostUnderWay - this.underWay.size;
   }
 }
