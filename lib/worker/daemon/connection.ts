@@ -1,8 +1,7 @@
 import type { TypedParameter } from '../../rpc/typed-parameters.js';
 import { closeDescriptors } from '../../native/descriptors.js';
-import { DescriptorError } from '../../rpc/descriptor-matcher.js';
-import { messageType } from '../../rpc/frame.js';
-import { Framer, FrameLengthError, type FrameSink } from '../../rpc/framer.js';
+import { encodeKeepalive, keepalive, messageType } from '../../rpc/frame.js';
+import { Framer, type FrameSink } from '../../rpc/framer.js';
 import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
 import {
   authType,
@@ -18,7 +17,7 @@ import { Outbox } from '../../transport/outbox.js';
 import { ReadGate } from '../../transport/read-gate.js';
 import { DaemonConversation } from './conversation.js';
 import type { Endpoint } from './directory.js';
-import { BreachError, ConnectError, endReason, LostError } from './errors.js';
+import { BreachError, ConnectError, endReason, isBreach, LostError } from './errors.js';
 
 /** What may be given up; its signal is aborted then, and is not made where none asks for it. */
 export interface Attempt {
@@ -53,6 +52,12 @@ export interface ConnectionOwner extends FrameSink {
    */
   onEnd(connection: DaemonConnection, error: Error | null): void;
 }
+
+/**
+ * Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer
+ * answered.
+ */
+export const daemonHighWater = 1024 * 1024;
 
 /** Who sends the parts of a large frame, and who all others, to the outbox. */
 const large = {};
@@ -110,11 +115,6 @@ export class DaemonConnection implements StreamListener, Attempt {
     return this.stream?.queuedBytes ?? 0;
   }
 
-  /** Bytes that wait for it: those, and what waits for a large frame to be through. */
-  get waitingBytes(): number {
-    return this.queuedBytes + (this.box?.deferredBytes ?? 0);
-  }
-
   /** Whether the daemon's descriptors are looked for. */
   get followsDescriptors(): boolean {
     return this.intake !== null;
@@ -135,9 +135,14 @@ export class DaemonConnection implements StreamListener, Attempt {
     this.box?.forward(large, bytes, start, end);
   }
 
-  /** Sends a frame of the proxy's own. */
-  send(frame: Buffer): void {
-    this.box?.send(others, frame);
+  /**
+   * PONGs must not pile up before a daemon that asks and does not read: what waits for it already
+   * tells it as much. Not reading from it instead would end in a deadlock, as libvirt's daemons
+   * take no more of an upload while a download of the same connection is stuck.
+   */
+  answerPing(): void {
+    if (this.box === null || this.queuedBytes + this.box.deferredBytes > daemonHighWater) return;
+    this.box.send(others, encodeKeepalive(keepalive.pong));
   }
 
   /**
@@ -230,8 +235,7 @@ export class DaemonConnection implements StreamListener, Attempt {
 
   closed(error: Error | null): void {
     const reason = endReason(error);
-    const isBreach = error instanceof FrameLengthError || error instanceof DescriptorError;
-    this.conversation.fail(new (isBreach ? BreachError : LostError)(this.endpoint, reason));
+    this.conversation.fail(new (isBreach(error) ? BreachError : LostError)(this.endpoint, reason));
     this.owner.onEnd(this, error);
   }
 
@@ -240,7 +244,7 @@ export class DaemonConnection implements StreamListener, Attempt {
     try {
       cut();
     } catch (error) {
-      if (!(error instanceof FrameLengthError) && !(error instanceof DescriptorError)) throw error;
+      if (!isBreach(error)) throw error;
       this.closed(error);
     }
   }

@@ -2,6 +2,8 @@ import { constants } from 'node:os';
 import { getSystemErrorMap } from 'node:util';
 import type { DaemonFailure } from '../../control/worker-report.js';
 import { errorText } from '../../error-text.js';
+import { DescriptorError } from '../../rpc/descriptor-matcher.js';
+import { FrameLengthError } from '../../rpc/framer.js';
 import { errorCode, errorDomain, RpcError } from '../../rpc/rpc-error.js';
 import { DaemonRefusal } from './conversation.js';
 import type { Endpoint } from './directory.js';
@@ -89,6 +91,10 @@ export class LostError extends RpcError {
  */
 export const endReason = (error: Error | null): string =>
   error === null ? 'End of file while reading data' : systemErrorText(error);
+
+/** Whether a connection ended because the daemon broke the rules of the wire. */
+export const isBreach = (error: unknown): error is FrameLengthError | DescriptorError =>
+  error instanceof FrameLengthError || error instanceof DescriptorError;
 
 /**
  * Whether a daemon that is being restarted fails so: its socket is missing, refuses, or is closed

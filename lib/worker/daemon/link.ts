@@ -4,24 +4,16 @@
  * of clients it knows that each link has an owner.
  */
 import { DescriptorError } from '../../rpc/descriptor-matcher.js';
-import {
-  encodeKeepalive,
-  keepalive,
-  procedureOf,
-  programOf,
-  status,
-  statusOf,
-} from '../../rpc/frame.js';
-import { FrameLengthError } from '../../rpc/framer.js';
+import { procedureOf, programOf, status, statusOf } from '../../rpc/frame.js';
 import { procedureName } from '../../rpc/procedures.js';
 import type { OpenArguments } from '../../rpc/session-messages.js';
 import type { DaemonMeter } from '../reports/call-meter.js';
 import type { CallTable, TakenCall } from './call-table.js';
 import { DaemonConnection, type ConnectionOwner } from './connection.js';
-import { isUnreadable } from './conversation.js';
 import type { Endpoint } from './directory.js';
-import { ConnectError, endReason, failureOf, TimeoutError, unreadableError } from './errors.js';
+import { endReason, isBreach } from './errors.js';
 import { LinkCalls } from './link-calls.js';
+import { LinkOpening } from './link-opening.js';
 import type { LinkOwner, LinkSettings } from './link-owner.js';
 import { Reopening, type LostLink } from './reopening.js';
 import {
@@ -30,15 +22,6 @@ import {
   type LinkRole,
   type LinkSituation,
 } from './reply-gate.js';
-
-/**
- * Bytes a daemon may be behind before its client is no longer read and its own PINGs are no longer
- * answered.
- */
-export const daemonHighWater = 1024 * 1024;
-
-/** Milliseconds that an attempt to open a connection has at least. */
-const shortestAttempt = 25;
 
 /**
  * Being opened for the first time or again, open, away (its daemon is gone and the next call opens
@@ -54,6 +37,7 @@ export type LinkState = 'opening' | 'open' | 'away' | 'closed';
  */
 export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   private readonly underWay: LinkCalls;
+  private readonly opening: LinkOpening;
   /** Copies of calls that wait until the link is open. */
   private waiting: Buffer[] = [];
   private connection: DaemonConnection;
@@ -67,13 +51,14 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   constructor(
     readonly endpoint: Endpoint,
     readonly role: LinkRole,
-    private readonly opening: OpenArguments,
+    open: OpenArguments,
     private readonly owner: LinkOwner<DaemonLink>,
     private readonly settings: LinkSettings,
     /** Null when nobody wants to know. */
     private readonly meter: DaemonMeter | null = null,
   ) {
     this.underWay = new LinkCalls(settings.restarts.settings.patience > 0, meter);
+    this.opening = new LinkOpening(endpoint, role, open, settings, meter);
     this.connection = new DaemonConnection(this, endpoint);
   }
 
@@ -118,7 +103,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
    */
   async open(): Promise<void> {
     try {
-      await this.openConnection(Infinity);
+      await this.opening.attempt(this.connection, Infinity);
       if (!this.transition('open')) throw new Error('the link was closed');
     } catch (error) {
       this.close();
@@ -306,7 +291,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   async connect(most: number, onOpen: () => void): Promise<void> {
     this.connection = new DaemonConnection(this, this.endpoint);
     const { conversation } = this.connection;
-    await this.openConnection(most, () => {
+    await this.opening.attempt(this.connection, most, () => {
       onOpen();
       return this.underWay.registrations.renew(conversation);
     });
@@ -333,41 +318,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
     this.meter?.lost(calls);
     this.transition('away');
     this.owner.stayedAway(this, error, calls);
-  }
-
-  /**
-   * Opens the connection and does what the daemon is to be asked `afterwards`, all within
-   * open_timeout and `most` milliseconds; else closes it. Rejects with TimeoutError then, besides
-   * what the connection's `open` rejects with.
-   */
-  private async openConnection(
-    most: number,
-    afterwards: () => Promise<void> = () => Promise.resolve(),
-  ): Promise<void> {
-    const { endpoint, opening, connection } = this;
-    const { connect, identity, openTimeoutSeconds } = this.settings;
-    const milliseconds = Math.max(Math.min(openTimeoutSeconds * 1000, most), shortestAttempt);
-    const timer = setTimeout(
-      () => connection.giveUp(new TimeoutError(endpoint, milliseconds / 1000)),
-      milliseconds,
-    );
-    try {
-      await connection.open({ connect, endpoint, open: opening, identity: identity() });
-      await afterwards();
-    } catch (error) {
-      connection.close();
-      this.noteFailure(error);
-      throw isUnreadable(error) ? unreadableError(endpoint) : error;
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  private noteFailure(error: unknown): void {
-    const why = failureOf(error);
-    // A host without a secondary daemon is no failure: the hypervisor's takes its place.
-    const isAbsent = error instanceof ConnectError && error.reason.code === 'ENOENT';
-    if (why !== null && !(isAbsent && this.role === 'secondary')) this.meter?.failed(why);
   }
 
   private get isClosed(): boolean {
@@ -432,7 +382,7 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
         this.underWay.onStreamEnd(bytes, start);
         return true;
       case 'ping':
-        this.answerPing();
+        this.connection.answerPing();
         return false;
       case 'refuse':
         this.complain(verdict.what, bytes, start);
@@ -448,17 +398,6 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
   private onReply(bytes: Buffer, start: number, length: number): void {
     this.underWay.onReply(bytes, start, length, statusOf(bytes, start) === status.ok);
     this.owner.answered(this, bytes, start);
-  }
-
-  /**
-   * PONGs must not pile up before a daemon that asks and does not read: what waits for it already
-   * tells it as much. Not reading from it instead would end in a deadlock, as libvirt's daemons
-   * take no more of an upload while a download of the same connection is stuck.
-   */
-  private answerPing(): void {
-    const { connection } = this;
-    if (connection.waitingBytes <= daemonHighWater)
-      connection.send(encodeKeepalive(keepalive.pong));
   }
 
   private complain(what: string, bytes: Buffer, start: number): void {
@@ -480,7 +419,3 @@ export class DaemonLink implements ConnectionOwner, LinkSituation, LostLink {
 }
 
 const linkClosed = new Error('the link was closed');
-
-/** Whether a connection ended because the daemon broke the rules of the wire. */
-const isBreach = (error: Error | null): error is FrameLengthError | DescriptorError =>
-  error instanceof FrameLengthError || error instanceof DescriptorError;
