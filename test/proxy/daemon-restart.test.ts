@@ -341,12 +341,12 @@ describe('a daemon that does not come back as it was', () => {
     const daemon = await host.begin('qemu');
     daemon.answer(procedure.connectOpen, () => null);
     await until(() => daemon.connections.length === 2, { what: 'two connections' });
-    const opening = daemon.connections.map((link) => link.takeCall(procedure.connectOpen));
-    daemon.answer(procedure.connectOpen, () => Buffer.alloc(0));
+    const opening = await Promise.all(
+      daemon.connections.map((link) => link.takeCall(procedure.connectOpen)),
+    );
     expect(daemon.connections).to.have.length(2);
-    for (const [index, frame] of (await Promise.all(opening)).entries()) {
-      daemon.connections[index]!.reply(frame);
-    }
+    daemon.answer(procedure.connectOpen, () => Buffer.alloc(0));
+    for (const [index, frame] of opening.entries()) daemon.connections[index]!.reply(frame);
     await until(() => daemon.connections.length === 6, { what: 'all connections' });
   });
 });
