@@ -33,7 +33,6 @@ export type Connect = (endpoint: Endpoint, attempt: Attempt) => Promise<ByteStre
 /** What a connection is opened with. */
 export interface Opening {
   readonly connect: Connect;
-  readonly endpoint: Endpoint;
   readonly open: OpenArguments;
   readonly identity: readonly TypedParameter[];
 }

@@ -38,7 +38,7 @@ export class LinkOpening {
       milliseconds,
     );
     try {
-      await connection.open({ connect, endpoint, open, identity: identity() });
+      await connection.open({ connect, open, identity: identity() });
       await afterwards();
     } catch (error) {
       connection.close();

@@ -20,10 +20,10 @@ import { encodeErrorReply, encodeStreamAbort, type RpcError } from '../../rpc/rp
 import { procedure, type OpenArguments } from '../../rpc/session-messages.js';
 import type { Outbox } from '../../transport/outbox.js';
 import type { ReadGate } from '../../transport/read-gate.js';
+import { daemonHighWater } from '../daemon/connection.js';
 import type { DaemonDirectory, Endpoint } from '../daemon/directory.js';
 import { explain, failureOf, LostError } from '../daemon/errors.js';
 import type { LinkSettings, Loss } from '../daemon/link-owner.js';
-import { daemonHighWater } from '../daemon/connection.js';
 import type { DaemonLink } from '../daemon/link.js';
 import type { CallAudit } from '../reports/call-audit.js';
 import type { CallMeter } from '../reports/call-meter.js';
